@@ -12,6 +12,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"firn/wal"
@@ -78,14 +79,13 @@ func (s *Spool) Append(lsn wal.LSN, xid uint32, msg []byte) error {
 		return fmt.Errorf("append to spool %s: %w", s.name, ErrBudget)
 	}
 	at := len(s.mem)
-	var header [headerBytes]byte
-	binary.LittleEndian.PutUint32(header[4:], uint32(len(msg)))
-	binary.LittleEndian.PutUint32(header[8:], xid)
-	binary.LittleEndian.PutUint64(header[12:], uint64(lsn))
-	crc := crc32.Update(crc32.Checksum(header[4:], castagnoli), castagnoli, msg)
-	binary.LittleEndian.PutUint32(header[:], crc)
-	s.mem = append(s.mem, header[:]...)
-	s.mem = append(s.mem, msg...)
+	// Built in place: a header on the stack would escape into the checksum.
+	s.mem = append(slices.Grow(s.mem, int(n))[:at+headerBytes], msg...)
+	rec := s.mem[at:]
+	binary.LittleEndian.PutUint32(rec[4:], uint32(len(msg)))
+	binary.LittleEndian.PutUint32(rec[8:], xid)
+	binary.LittleEndian.PutUint64(rec[12:], uint64(lsn))
+	binary.LittleEndian.PutUint32(rec, crc32.Checksum(rec[4:], castagnoli))
 	s.budget.memory.Add(n)
 	if len(s.mem) >= s.flushAt() {
 		if err := s.flush(); err != nil {
