@@ -1,0 +1,461 @@
+// Package index knows where each live row of a table is: key → (data file, row
+// position). It is what lets an update or delete mark the old row's position
+// instead of writing an equality delete that every reader would pay for.
+//
+// # How it lies on disk
+//
+// A folder per table holds a journal and segments. A segment is an
+// open-addressing hash table in a memory-mapped file of its own; a directory of
+// segments is addressed by the high bits of a seeded, mixed hash (extendible
+// hashing), so a full segment doubles or splits alone and no pause is longer
+// than the copying of one segment. Home slots are the hash bits after the
+// directory's, so the order of slots is the order of hashes: a merge, and a
+// split, walks memory forwards instead of jumping about in it.
+//
+// # Why a kill at any instruction is harmless
+//
+// Pages of a shared mapping belong to the kernel: they survive the process as
+// long as the machine stays up. What could go wrong is a change that is half
+// done. A slot is its key and one 8-byte location word, and the word alone says
+// whether the slot is empty, removed or taken; the key is stored before the
+// word, a changed location is one store, and so is a removal. So there is no
+// torn slot, only slots that have had their change and slots that have not. A
+// new segment is filled before a journal record puts it in its predecessor's
+// place. The journal says "applying N" before the first slot of N changes and
+// "at N" after the last; every change is "this key is there" or "this key is
+// not there", so applying N again over any mixture of old and new gives N.
+//
+// Backward-shift deletion, which needs no tombstones, was rejected: it moves
+// slots, and a kill between the two halves of a move loses or doubles a row
+// that N never touched, which applying N again does not repair.
+//
+// # What is trusted
+//
+// An index found after the machine restarted is trusted only if it was closed,
+// which syncs it; after a kill, only under the same boot id. Anything else is
+// [Untrusted], and the caller rebuilds it from the lake, whose truth it is.
+package index
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+var (
+	// ErrLocked: another process has the index open.
+	ErrLocked = errors.New("index is open in another process")
+	// ErrState: the call does not fit the index's state.
+	ErrState = errors.New("index is in the wrong state")
+	// ErrDuplicate: Load was given a key twice in an index of unique keys.
+	ErrDuplicate = errors.New("key has two live rows")
+	// ErrFile: a location or file list contradicts the file numbers known.
+	ErrFile = errors.New("file number contradicts the index")
+)
+
+// VirtualFile is the lowest File of a virtual location.
+const VirtualFile = 1 << 31
+
+// Key identifies a row, or equal rows. Keys that fit 8 bytes are stored
+// exactly, with Hi = 0; wider ones are a 128-bit hash.
+type Key struct{ Hi, Lo uint64 }
+
+// Loc is a row's place: data file number and row position in it. File is never
+// 0. File >= [VirtualFile] is a row still in memory (the number of a batch); it
+// lives in overlays only and becomes real in Merge.
+type Loc struct{ File, Pos uint32 }
+
+// Virtual reports whether the row is still in memory.
+func (l Loc) Virtual() bool { return l.File >= VirtualFile }
+
+func (l Loc) word() uint64   { return uint64(l.File)<<32 | uint64(l.Pos) }
+func locOf(w uint64) Loc     { return Loc{File: uint32(w >> 32), Pos: uint32(w)} }
+func (l Loc) String() string { return fmt.Sprintf("%d:%d", l.File, l.Pos) }
+func (k Key) String() string { return fmt.Sprintf("%016x%016x", k.Hi, k.Lo) }
+func isLoc(w uint64) bool    { return w>>32 != 0 }
+
+// FileName is a data file's number in this table. Numbers are given by
+// [Index.NextFile] and never used for another path.
+type FileName struct {
+	No   uint32
+	Path string
+}
+
+// Options of an index. Wide and Multi are part of what is stored: an index
+// opened with others than it was made with is Untrusted.
+type Options struct {
+	// Wide is for keys of 128 bits; without it Key.Hi must be 0.
+	Wide bool
+	// Multi allows several rows per key (tables without a key). It implies
+	// Wide; the lowest four bits of Key.Hi are then not compared.
+	Multi bool
+	// OverlayMemory is how many bytes the changes not yet committed may take in
+	// memory; what is more lies in deleted temporary files in the index's
+	// folder. Default 32 MB.
+	OverlayMemory int64
+	// BootID is the identity of this run of the machine; default the kernel's.
+	BootID string
+}
+
+// Phase is what an index can be.
+type Phase uint8
+
+const (
+	// Empty: no commit yet; Load and CommitLoad make the first.
+	Empty Phase = iota
+	// At: all of commit N and no more.
+	At
+	// Applying: the merge of N was interrupted. Rows that N did not touch are
+	// as in the last complete commit, Base; those it touched are as before or
+	// as after. Bringing the changes from Base to N or any later commit into
+	// the overlay and merging them makes it right.
+	Applying
+	// Untrusted: Reset, and build it anew.
+	Untrusted
+)
+
+func (p Phase) String() string {
+	return [...]string{"empty", "at", "applying", "untrusted"}[p]
+}
+
+// State says which commit the segments hold.
+type State struct {
+	Phase    Phase
+	N        uint64 // the commit: of At the complete one, of Applying the interrupted one
+	Base     uint64 // the last complete commit
+	Snapshot int64  // of Base
+	Reason   string // of Untrusted
+}
+
+// Index is one table's index. One goroutine owns it: none of its methods may
+// run beside another.
+type Index struct {
+	dir  string
+	o    Options
+	lock *os.File // the folder, locked
+	boot string
+
+	seed     uint64
+	state    State
+	names    map[uint32]string // as of Base
+	pending  []FileName        // of the interrupted merge
+	nextFile uint32
+	loading  bool    // Load has put rows that CommitLoad has not made a commit
+	loaded   fileSet // and these are their files
+
+	journal *journal
+	clean   bool // everything is on disk and the journal's last record says so
+	files   *segmentFiles
+	base    *table
+
+	scratch    *scratch
+	filling    *overlay
+	committing *overlay // nil: none
+	spare      *overlay // cleared, for the next Seal
+}
+
+// Open opens the index in dir, or makes an empty one. What it found is in
+// State; only trouble with the folder itself is an error. It takes a lock that
+// ends with the process ([ErrLocked]).
+func Open(dir string, o Options) (*Index, error) {
+	if o.Multi {
+		o.Wide = true
+	}
+	if o.OverlayMemory == 0 {
+		o.OverlayMemory = 32 << 20
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fmt.Errorf("create index folder: %w", err)
+	}
+	lock, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open index folder: %w", err)
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		lock.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = ErrLocked
+		}
+		return nil, fmt.Errorf("lock index folder %s: %w", dir, err)
+	}
+	x := &Index{dir: dir, o: o, lock: lock}
+	if err := x.open(); err != nil {
+		x.release()
+		return nil, err
+	}
+	return x, nil
+}
+
+func (x *Index) open() error {
+	if x.o.BootID == "" {
+		x.o.BootID = kernelBootID()
+	}
+	boot, err := identity(x.lock, x.o.BootID)
+	if err != nil {
+		return fmt.Errorf("identify index folder: %w", err)
+	}
+	x.boot = boot
+	x.scratch = &scratch{dir: x.dir, words: x.words(), memory: x.o.OverlayMemory}
+	x.files = &segmentFiles{dir: x.dir, words: x.words()}
+
+	journalPath := filepath.Join(x.dir, journalName)
+	found, err := readJournal(journalPath)
+	if errors.Is(err, os.ErrNotExist) {
+		if err := x.begin(1, false); err != nil {
+			return err
+		}
+		return x.sweep()
+	}
+	var bad *untrustedError
+	if errors.As(err, &bad) {
+		x.distrust(found, bad.Error())
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if reason := x.doubt(found); reason != "" {
+		x.distrust(found, reason)
+		return nil
+	}
+	return x.adopt(journalPath, found)
+}
+
+// doubt returns why what the journal tells cannot be trusted, or "".
+func (x *Index) doubt(r *recovered) string {
+	switch {
+	case r.words != x.words() || r.multi != x.o.Multi:
+		return "it was made with other options"
+	case r.phase == Untrusted:
+		return "it was found untrusted before"
+	case !r.clean && (r.boot == "" || r.boot != x.boot):
+		return "the machine was restarted, or the folder copied, without a clean close"
+	}
+	return ""
+}
+
+// adopt takes over what a trusted journal tells.
+func (x *Index) adopt(path string, r *recovered) error {
+	x.seed, x.nextFile, x.names, x.pending = r.seed, r.nextFile, r.names, r.pending
+	x.state = State{Phase: r.phase, N: r.n, Base: r.base, Snapshot: r.snapshot}
+	x.files.seed, x.files.next = r.seed, r.nextSegment
+	x.clean = r.clean
+	x.base = x.newTable(x.files.alloc, x.swapBase, maxBaseLog)
+	found := make([]*segment, 0, len(r.segments))
+	err := func() error {
+		for _, d := range r.segments {
+			s, err := x.files.open(d)
+			if err != nil {
+				return err
+			}
+			found = append(found, s)
+			if r.phase == Applying {
+				s.recount()
+			}
+		}
+		return x.base.restore(found)
+	}()
+	if err != nil {
+		for _, s := range found {
+			s.unmap()
+		}
+		x.distrust(r, err.Error())
+		return nil
+	}
+	x.newOverlays()
+	j, err := openJournal(path, r.length, r.full)
+	if err != nil {
+		return err
+	}
+	x.journal = j
+	return x.sweep()
+}
+
+// distrust leaves the files alone and answers nothing until Reset.
+func (x *Index) distrust(r *recovered, reason string) {
+	x.state = State{Phase: Untrusted, Reason: reason}
+	x.nextFile = 1
+	if r != nil && r.nextFile > 0 {
+		x.nextFile = r.nextFile
+	}
+	if r != nil {
+		x.files.next = r.nextSegment
+	}
+	x.names = map[uint32]string{}
+	x.base = x.newTable(x.files.alloc, x.swapBase, maxBaseLog)
+	x.newOverlays()
+}
+
+// begin starts an empty index with a new seed and a new journal.
+func (x *Index) begin(nextFile uint32, sync bool) error {
+	seed, err := newSeed()
+	if err != nil {
+		return fmt.Errorf("choose index seed: %w", err)
+	}
+	x.seed, x.nextFile, x.names, x.pending = seed, nextFile, map[uint32]string{}, nil
+	x.state, x.loading, x.loaded, x.clean = State{}, false, nil, false
+	x.files.seed = seed
+	x.base = x.newTable(x.files.alloc, x.swapBase, maxBaseLog)
+	x.newOverlays()
+	return x.rewriteJournal(sync)
+}
+
+func (x *Index) words() int {
+	if x.o.Wide {
+		return 3
+	}
+	return 2
+}
+
+func (x *Index) newTable(alloc allocator, swap swapper, maxLog uint8) *table {
+	return newTable(x.words(), x.o.Multi, x.seed, maxLog, alloc, swap)
+}
+
+func (x *Index) newOverlays() {
+	for _, o := range []*overlay{x.filling, x.committing, x.spare} {
+		if o != nil {
+			o.free()
+		}
+	}
+	x.filling, x.committing, x.spare = x.newOverlay(), nil, nil
+}
+
+// sweep removes files that no journal record names: what a kill left behind.
+func (x *Index) sweep() error {
+	known := map[string]bool{}
+	for _, s := range x.base.all() {
+		known[segmentName(s.id)] = true
+	}
+	entries, err := os.ReadDir(x.dir)
+	if err != nil {
+		return fmt.Errorf("list index folder: %w", err)
+	}
+	for _, e := range entries {
+		name := e.Name()
+		ours := strings.HasPrefix(name, segmentPrefix) || strings.HasPrefix(name, overlayPrefix) || name == journalName+".tmp"
+		if !ours || known[name] {
+			continue
+		}
+		if err := os.Remove(filepath.Join(x.dir, name)); err != nil {
+			return fmt.Errorf("remove leftover of index: %w", err)
+		}
+	}
+	return nil
+}
+
+// State says which commit the index holds.
+func (x *Index) State() State { return x.state }
+
+// Len is the number of rows in the segments, changes in the overlays left out.
+func (x *Index) Len() int64 { return x.base.live() }
+
+// Bytes is what the index takes: of disk for segments, of memory for changes
+// not yet committed, and of disk for such changes beyond OverlayMemory.
+func (x *Index) Bytes() (disk, memory, spilled int64) {
+	for _, s := range x.base.all() {
+		disk += int64(len(s.mapped))
+	}
+	return disk, x.scratch.used, x.scratch.spilled
+}
+
+// Files is the complete file list of the last complete commit, in no order.
+func (x *Index) Files() []FileName {
+	out := make([]FileName, 0, len(x.names))
+	for no, path := range x.names {
+		out = append(out, FileName{No: no, Path: path})
+	}
+	return out
+}
+
+// Interrupted lists the files that the interrupted merge of an Applying index
+// added. A catch-up that gives such a path the same number again leaves no
+// stale location behind; another number is as right, for the stale ones name a
+// file that is in no list.
+func (x *Index) Interrupted() []FileName { return append([]FileName(nil), x.pending...) }
+
+// NextFile gives a number that no data file of this table has had. It returns 0
+// once all 2³¹-1 are used; a Reset then starts anew.
+func (x *Index) NextFile() uint32 {
+	if x.nextFile >= VirtualFile {
+		return 0
+	}
+	no := x.nextFile
+	x.nextFile++
+	return no
+}
+
+// Reset forgets everything, overlays included, and leaves an Empty index. File
+// numbers go on from where they were, unless they were used up.
+func (x *Index) Reset() error {
+	next := x.nextFile
+	if next >= VirtualFile {
+		next = 1
+	}
+	old := x.base
+	if x.journal != nil {
+		x.journal.close()
+		x.journal = nil
+	}
+	if err := x.begin(next, true); err != nil {
+		return fmt.Errorf("reset index: %w", err)
+	}
+	old.unmap()
+	return x.sweep()
+}
+
+// Close syncs the segments and marks the index clean, so that it is trusted
+// after a restart of the machine too. Changes in the overlays are lost: they
+// were never committed. The Index may not be used afterwards.
+func (x *Index) Close() error {
+	err := x.sync()
+	x.release()
+	if err != nil {
+		return fmt.Errorf("close index: %w", err)
+	}
+	return nil
+}
+
+func (x *Index) sync() error {
+	if x.journal == nil || x.clean || x.loading {
+		return nil
+	}
+	x.storeCounts()
+	for _, s := range x.base.all() {
+		if s.mapped == nil {
+			continue
+		}
+		if err := unix.Msync(s.mapped, unix.MS_SYNC); err != nil {
+			return fmt.Errorf("sync segment %d: %w", s.id, err)
+		}
+	}
+	if err := x.lock.Sync(); err != nil {
+		return fmt.Errorf("sync index folder: %w", err)
+	}
+	if err := x.journal.append(recordClosed()); err != nil {
+		return err
+	}
+	if err := x.journal.sync(); err != nil {
+		return err
+	}
+	x.clean = true
+	return nil
+}
+
+func (x *Index) release() {
+	for _, o := range []*overlay{x.filling, x.committing, x.spare} {
+		if o != nil {
+			o.free()
+		}
+	}
+	if x.base != nil {
+		x.base.unmap()
+	}
+	if x.journal != nil {
+		x.journal.close()
+	}
+	x.lock.Close() // also ends the lock; nothing was written through it
+}

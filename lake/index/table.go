@@ -1,0 +1,299 @@
+package index
+
+import (
+	"errors"
+	"fmt"
+)
+
+const (
+	minLog        = 8  // slots of a first segment: one page or so
+	maxBaseLog    = 20 // 16 MB of 16-byte slots: splits in some 10 ms
+	maxOverlayLog = 16
+	maxDepth      = 40 // a directory deeper than this means that the hash is broken
+)
+
+// allocator makes a zeroed segment. swapper makes replacement segments take an
+// old one's place and frees the old one; on an error it has changed nothing.
+type (
+	allocator func(log2, depth uint8, top uint64, maxLog uint8) (*segment, error)
+	swapper   func(old *segment, repl []*segment) error
+)
+
+// table is an extendible hash table: a directory of segments by the high bits
+// of the hash. The segments of an index and its overlays are the same thing in
+// different memory.
+type table struct {
+	words  int
+	multi  bool
+	seed   uint64
+	maxLog uint8
+	alloc  allocator
+	swap   swapper
+	keep   func(w uint64) bool // nil: all; asked where a segment is copied
+
+	dir   []*segment
+	shift uint8  // 64 - log2(len(dir))
+	start uint64 // where a walk over a key's many rows begins
+}
+
+func newTable(words int, multi bool, seed uint64, maxLog uint8, alloc allocator, swap swapper) *table {
+	t := &table{words: words, multi: multi, seed: seed, maxLog: maxLog, alloc: alloc, swap: swap}
+	t.forget()
+	return t
+}
+
+// forget makes the table empty without freeing anything. Its one segment has
+// room for nothing, so that a look-up needs no special case and the first
+// insertion makes a real one.
+func (t *table) forget() {
+	s := &segment{free: func() {}}
+	s.shape(make([]uint64, 2*t.words), t.words, 1, 0, 0, t.maxLog)
+	s.limit = 0
+	t.dir, t.shift = []*segment{s}, 64
+}
+
+func (t *table) hash(k Key) uint64 {
+	return mix((k.Lo ^ t.seed) + k.Hi*0x9e3779b97f4a7c15)
+}
+
+// all lists the segments in the order of the hash.
+func (t *table) all() []*segment {
+	var out []*segment
+	for i := 0; i < len(t.dir); {
+		s := t.dir[i]
+		out = append(out, s)
+		i += len(t.dir) >> s.depth
+	}
+	return out
+}
+
+func (t *table) live() int64 {
+	var n int64
+	for _, s := range t.all() {
+		n += int64(s.live)
+	}
+	return n
+}
+
+// free gives memory and files back and leaves the table empty.
+func (t *table) free() {
+	for _, s := range t.all() {
+		s.free()
+	}
+	t.forget()
+}
+
+// get returns the word of a unique key, wordEmpty if it is not there.
+func (t *table) get(h uint64, k Key) uint64 {
+	s := t.dir[h>>t.shift]
+	i, mask, slots := s.home(h), s.mask, s.slots
+	if t.words == 2 {
+		for {
+			j := i * 2
+			w := slots[j+1]
+			if slots[j] == k.Lo && w != wordDead || w == wordEmpty {
+				return w
+			}
+			i = (i + 1) & mask
+		}
+	}
+	for {
+		j := i * 3
+		w := slots[j+2]
+		if slots[j] == k.Lo && slots[j+1] == k.Hi && w != wordDead || w == wordEmpty {
+			return w
+		}
+		i = (i + 1) & mask
+	}
+}
+
+// put sets the word of a unique key and returns the one it had.
+func (t *table) put(h uint64, k Key, w uint64) (before uint64, err error) {
+	for {
+		s := t.dir[h>>t.shift]
+		const none = ^uint64(0)
+		spot := none
+		i := s.home(h)
+		for {
+			c := s.word(i)
+			if c == wordEmpty {
+				break
+			}
+			if c == wordDead {
+				if spot == none {
+					spot = i
+				}
+			} else if s.key(i) == k {
+				s.setWord(i, w)
+				return c, nil
+			}
+			i = (i + 1) & s.mask
+		}
+		if spot == none {
+			if s.used >= s.limit {
+				if err := t.grow(s); err != nil {
+					return 0, err
+				}
+				continue
+			}
+			spot = i
+			s.used++
+		}
+		s.setSlot(spot, k, w)
+		s.live++
+		return wordEmpty, nil
+	}
+}
+
+// remove takes a unique key out and returns the word it had.
+func (t *table) remove(h uint64, k Key) uint64 {
+	s := t.dir[h>>t.shift]
+	for i := s.home(h); ; i = (i + 1) & s.mask {
+		c := s.word(i)
+		if c == wordEmpty {
+			return wordEmpty
+		}
+		if c != wordDead && s.key(i) == k {
+			s.erase(i)
+			s.live--
+			return c
+		}
+	}
+}
+
+// each calls fn with every slot in use, nearly in the order of the hash.
+func (t *table) each(fn func(k Key, w uint64) error) error {
+	for _, s := range t.all() {
+		for i := uint64(0); i <= s.mask; i++ {
+			if w := s.word(i); w > wordDead {
+				if err := fn(s.key(i), w); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// grow replaces a full segment: by one of the same size if it is full of
+// tombstones, by one twice as large, or by two.
+func (t *table) grow(s *segment) error {
+	var repl []*segment
+	add := func(log2, depth uint8, top uint64) error {
+		n, err := t.alloc(log2, depth, top, t.maxLog)
+		if err == nil {
+			repl = append(repl, n)
+		}
+		return err
+	}
+	var err error
+	switch {
+	case s.live*2 < s.limit:
+		err = add(s.log2, s.depth, s.top)
+	case s.log2 < t.maxLog:
+		err = add(max(minLog, s.log2+1), s.depth, s.top)
+	case s.depth >= maxDepth:
+		err = errors.New("hash does not spread the keys")
+	default:
+		if err = add(s.log2, s.depth+1, s.top); err == nil {
+			err = add(s.log2, s.depth+1, s.top|1<<(63-s.depth))
+		}
+	}
+	if err == nil {
+		t.copy(s, repl)
+		err = t.swap(s, repl)
+	}
+	if err != nil {
+		for _, n := range repl {
+			n.free()
+		}
+		return fmt.Errorf("grow segment of %d slots: %w", len(s.slots)/t.words, err)
+	}
+	for _, n := range repl {
+		t.point(n)
+	}
+	return nil
+}
+
+// copy fills new segments with the rows of old.
+func (t *table) copy(old *segment, repl []*segment) {
+	for i := uint64(0); i <= old.mask; i++ {
+		w := old.word(i)
+		if w <= wordDead || t.keep != nil && isLoc(w) && !t.keep(w) {
+			continue
+		}
+		k := old.key(i)
+		h := t.slotHash(k, w)
+		n := repl[0]
+		if len(repl) == 2 && h>>(63-old.depth)&1 == 1 {
+			n = repl[1]
+		}
+		j := n.home(h)
+		for n.word(j) != wordEmpty {
+			j = (j + 1) & n.mask
+		}
+		p := int(j) * n.words
+		n.slots[p] = k.Lo
+		if n.words == 3 {
+			n.slots[p+1] = k.Hi
+		}
+		n.slots[p+n.words-1] = w
+		n.used++
+		if isLoc(w) || !t.multi {
+			n.live++
+		}
+	}
+}
+
+// deepen doubles the directory until it tells apart segments of the depth.
+func (t *table) deepen(depth uint8) {
+	for 64-t.shift < depth {
+		dir := make([]*segment, 2*len(t.dir))
+		for i, d := range t.dir {
+			dir[2*i], dir[2*i+1] = d, d
+		}
+		t.dir = dir
+		t.shift--
+	}
+}
+
+// point enters s in the directory.
+func (t *table) point(s *segment) {
+	t.deepen(s.depth)
+	at := int(s.top >> t.shift)
+	for i := range len(t.dir) >> s.depth {
+		t.dir[at+i] = s
+	}
+}
+
+// restore makes the directory of segments found on disk.
+func (t *table) restore(found []*segment) error {
+	if len(found) == 0 {
+		return nil
+	}
+	t.dir, t.shift = []*segment{nil}, 64
+	for _, s := range found {
+		t.deepen(s.depth)
+		at := int(s.top >> t.shift)
+		for i := range len(t.dir) >> s.depth {
+			if o := t.dir[at+i]; o != nil {
+				return fmt.Errorf("segments %d and %d overlap", o.id, s.id)
+			}
+			t.dir[at+i] = s
+		}
+	}
+	for _, s := range t.dir {
+		if s == nil {
+			return errors.New("segments leave a hole")
+		}
+	}
+	return nil
+}
+
+// unmap frees the memory of all segments, but leaves their files.
+func (t *table) unmap() {
+	for _, s := range t.all() {
+		s.unmap()
+	}
+	t.forget()
+}
