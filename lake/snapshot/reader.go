@@ -1,0 +1,486 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sort"
+	"strconv"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/compute"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+	"github.com/apache/arrow-go/v18/parquet"
+	"github.com/apache/arrow-go/v18/parquet/file"
+	pqmeta "github.com/apache/arrow-go/v18/parquet/metadata"
+	"github.com/apache/arrow-go/v18/parquet/pqarrow"
+	"github.com/apache/iceberg-go/table"
+)
+
+const (
+	readBatchRows = 32 << 10
+	// spanRows is how many unwanted rows are decoded rather than skipped by a
+	// new seek, which decodes the page again.
+	spanRows = 2048
+)
+
+// Read calls fn with rows of a data file; see lake.TableStore. It fetches the
+// column chunks of the fields, or only the pages that hold positions.
+func (t *Table) Read(ctx context.Context, path string, fields []int, positions []uint32, fn func(first int64, rec arrow.RecordBatch) error) error {
+	t.mu.RLock()
+	m := t.meta
+	var size int64
+	if f := t.byPath[path]; f != nil {
+		size = f.bytes
+	}
+	t.mu.RUnlock()
+	if err := t.read(ctx, m, path, size, fields, positions, fn); err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	return nil
+}
+
+// parquetFile is an open data or delete file, and the columns wanted of it.
+type parquetFile struct {
+	src     *ranges
+	rd      *file.Reader
+	fr      *pqarrow.FileReader
+	columns []column
+	schema  *arrow.Schema // of the batches given out
+}
+
+// column is one wanted field.
+type column struct {
+	index  int // of the top-level field in the file; -1: it has none
+	leaves map[int]bool
+	typ    arrow.DataType // as given out
+}
+
+func (t *Table) read(ctx context.Context, m *metadata, path string, size int64, fields []int, positions []uint32, fn func(int64, arrow.RecordBatch) error) error {
+	p, err := t.open(ctx, path, size)
+	if err != nil {
+		return err
+	}
+	if err := p.choose(m, fields); err != nil {
+		return err
+	}
+	out := &output{fn: fn, schema: p.schema, positions: positions != nil}
+	defer out.release()
+	var base int64
+	rest := positions
+	for g := range p.rd.NumRowGroups() {
+		rows := p.rd.MetaData().RowGroup(g).NumRows()
+		if positions == nil {
+			if err := p.rowGroup(ctx, g, rows, nil, out); err != nil {
+				return err
+			}
+			base += rows
+			continue
+		}
+		n := sort.Search(len(rest), func(i int) bool { return int64(rest[i]) >= base+rows })
+		if n > 0 {
+			wanted := make([]int64, n)
+			for i, pos := range rest[:n] {
+				wanted[i] = int64(pos) - base
+			}
+			if err := p.rowGroup(ctx, g, rows, wanted, out); err != nil {
+				return err
+			}
+			rest = rest[n:]
+		}
+		base += rows
+	}
+	if len(rest) > 0 {
+		return fmt.Errorf("position %d is beyond its %d rows", rest[0], base)
+	}
+	return out.flush()
+}
+
+// open opens a Parquet file of the given size; 0: not known.
+func (t *Table) open(ctx context.Context, path string, size int64) (*parquetFile, error) {
+	key, ok := t.o.Store.Key(path)
+	if !ok {
+		return nil, errors.New("it lies outside the warehouse")
+	}
+	src := &ranges{ctx: ctx, store: t.o.Store, key: key, size: size}
+	cached := t.o.Footers.get(path)
+	props := parquet.NewReaderProperties(memory.DefaultAllocator)
+	props.BufferedStreamEnabled = true // src holds the bytes
+	opts := []file.ReadOption{file.WithReadProps(props)}
+	switch {
+	case cached != nil:
+		src.size = cached.size
+		opts = append(opts, file.WithMetadata(cached.meta))
+	case size == 0:
+		// No longer live, so of unknown size.
+		data, err := t.o.Store.Get(ctx, key)
+		if err != nil {
+			return nil, err
+		}
+		src.size = int64(len(data))
+		src.blocks = []block{{0, data}}
+	default:
+		if err := src.fetch(ctx, span{max(0, size-tailBytes), size}); err != nil {
+			return nil, err
+		}
+	}
+	rd, err := file.NewParquetReader(src, opts...)
+	if err != nil {
+		return nil, err
+	}
+	if cached == nil {
+		t.o.Footers.put(path, &footer{meta: rd.MetaData(), size: src.size})
+	}
+	fr, err := pqarrow.NewFileReader(rd, pqarrow.ArrowReadProperties{BatchSize: readBatchRows}, memory.DefaultAllocator)
+	if err != nil {
+		return nil, err
+	}
+	return &parquetFile{src: src, rd: rd, fr: fr}, nil
+}
+
+// choose finds the wanted fields in the file by id. Files of writers that give
+// no ids are matched by name.
+func (p *parquetFile) choose(m *metadata, fields []int) error {
+	byID := map[int]int{}
+	byName := map[string]int{}
+	for i, f := range p.fr.Manifest.Fields {
+		byName[f.Field.Name] = i
+		if s, ok := f.Field.Metadata.GetValue(table.ArrowParquetFieldIDKey); ok {
+			if id, err := strconv.Atoi(s); err == nil {
+				byID[id] = i
+			}
+		}
+	}
+	var out []arrow.Field
+	for _, id := range fields {
+		c := column{index: -1, leaves: map[int]bool{}}
+		nested, known := m.field(id)
+		name := nested.Name
+		if !known {
+			name = reservedNames[id]
+		}
+		if i, ok := byID[id]; ok {
+			c.index = i
+		} else if i, ok := byName[name]; ok && len(byID) == 0 {
+			c.index = i
+		}
+		var err error
+		switch {
+		case known:
+			c.typ, err = table.TypeToArrowType(nested.Type, true, false)
+		case c.index >= 0:
+			c.typ = p.fr.Manifest.Fields[c.index].Field.Type
+			name = p.fr.Manifest.Fields[c.index].Field.Name
+		default:
+			err = fmt.Errorf("neither the table nor the file has a field %d", id)
+		}
+		if err != nil {
+			return err
+		}
+		if c.index >= 0 {
+			leavesOf(&p.fr.Manifest.Fields[c.index], c.leaves)
+		}
+		p.columns = append(p.columns, c)
+		out = append(out, arrow.Field{Name: name, Type: c.typ, Nullable: true,
+			Metadata: arrow.NewMetadata([]string{table.ArrowParquetFieldIDKey}, []string{strconv.Itoa(id)})})
+	}
+	p.schema = arrow.NewSchema(out, nil)
+	return nil
+}
+
+// reservedNames are the columns of a position-delete file.
+var reservedNames = map[int]string{deletePathID: "file_path", deletePosID: "pos"}
+
+func leavesOf(f *pqarrow.SchemaField, into map[int]bool) {
+	if f.IsLeaf() {
+		into[f.ColIndex] = true
+	}
+	for i := range f.Children {
+		leavesOf(&f.Children[i], into)
+	}
+}
+
+// rowGroup gives out the wanted rows of a row group (ascending), nil for all.
+func (p *parquetFile) rowGroup(ctx context.Context, g int, rows int64, wanted []int64, out *output) error {
+	if err := p.prefetch(g, rows, wanted); err != nil {
+		return err
+	}
+	readers := make([]*pqarrow.ColumnReader, len(p.columns))
+	defer func() {
+		for _, r := range readers {
+			if r != nil {
+				r.Release()
+			}
+		}
+	}()
+	for i, c := range p.columns {
+		if c.index < 0 {
+			continue
+		}
+		r, err := p.fr.GetFieldReader(ctx, c.index, c.leaves, []int{g})
+		if err != nil {
+			return err
+		}
+		readers[i] = r
+	}
+	if wanted == nil {
+		for at := int64(0); at < rows; at += readBatchRows {
+			if err := p.batch(ctx, readers, min(readBatchRows, rows-at), nil, out); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for len(wanted) > 0 {
+		n := 1
+		for n < len(wanted) && wanted[n]-wanted[n-1] <= spanRows && wanted[n]-wanted[0] < readBatchRows {
+			n++
+		}
+		first := wanted[0]
+		for _, r := range readers {
+			if r == nil {
+				continue
+			}
+			if err := r.SeekToRow(first); err != nil {
+				return err
+			}
+		}
+		length := wanted[n-1] - first + 1
+		var take []int64
+		if length != int64(n) {
+			take = make([]int64, n)
+			for i, w := range wanted[:n] {
+				take[i] = w - first
+			}
+		}
+		if err := p.batch(ctx, readers, length, take, out); err != nil {
+			return err
+		}
+		wanted = wanted[n:]
+	}
+	return nil
+}
+
+// batch reads the next rows of all columns, and gives out those in take.
+func (p *parquetFile) batch(ctx context.Context, readers []*pqarrow.ColumnReader, rows int64, take []int64, out *output) error {
+	columns := make([]arrow.Array, len(readers))
+	defer func() {
+		for _, c := range columns {
+			if c != nil {
+				c.Release()
+			}
+		}
+	}()
+	given := rows
+	if take != nil {
+		given = int64(len(take))
+	}
+	for i, r := range readers {
+		typ := p.columns[i].typ
+		if r == nil {
+			columns[i] = array.MakeArrayOfNull(memory.DefaultAllocator, typ, int(given))
+			continue
+		}
+		chunks, err := r.NextBatch(rows)
+		if err != nil {
+			return err
+		}
+		columns[i], err = fit(ctx, chunks, rows, take, typ)
+		if err != nil {
+			return fmt.Errorf("column %s: %w", p.schema.Field(i).Name, err)
+		}
+	}
+	return out.add(columns, given)
+}
+
+// fit makes one array of the wanted type and rows of what was read.
+func fit(ctx context.Context, chunks *arrow.Chunked, rows int64, take []int64, typ arrow.DataType) (arrow.Array, error) {
+	if int64(chunks.Len()) != rows {
+		return nil, fmt.Errorf("%d rows, want %d", chunks.Len(), rows)
+	}
+	var a arrow.Array
+	if parts := chunks.Chunks(); len(parts) == 1 {
+		a = parts[0]
+		a.Retain()
+	} else {
+		var err error
+		if a, err = array.Concatenate(parts, memory.DefaultAllocator); err != nil {
+			return nil, err
+		}
+	}
+	steps := []func(arrow.Array) (arrow.Array, error){
+		func(a arrow.Array) (arrow.Array, error) { return takeRows(ctx, a, take) },
+		func(a arrow.Array) (arrow.Array, error) { return convert(ctx, a, typ) },
+	}
+	for _, step := range steps {
+		next, err := step(a)
+		a.Release()
+		if err != nil {
+			return nil, err
+		}
+		a = next
+	}
+	return a, nil
+}
+
+// takeRows picks rows; nil means all.
+func takeRows(ctx context.Context, a arrow.Array, rows []int64) (arrow.Array, error) {
+	if rows == nil {
+		a.Retain()
+		return a, nil
+	}
+	if ext, ok := a.(array.ExtensionArray); ok {
+		storage, err := takeRows(ctx, ext.Storage(), rows)
+		if err != nil {
+			return nil, err
+		}
+		defer storage.Release()
+		return array.NewExtensionArrayWithStorage(ext.ExtensionType(), storage), nil
+	}
+	b := array.NewInt64Builder(memory.DefaultAllocator)
+	defer b.Release()
+	b.AppendValues(rows, nil)
+	indices := b.NewArray()
+	defer indices.Release()
+	return compute.TakeArray(ctx, a, indices)
+}
+
+// convert promotes an older file's type to the field's, and undoes what other
+// writers' Arrow types add.
+func convert(ctx context.Context, a arrow.Array, typ arrow.DataType) (arrow.Array, error) {
+	if arrow.TypeEqual(a.DataType(), typ) {
+		a.Retain()
+		return a, nil
+	}
+	if ext, ok := typ.(arrow.ExtensionType); ok {
+		if have, ok := a.(array.ExtensionArray); ok {
+			a = have.Storage()
+		}
+		if !arrow.TypeEqual(a.DataType(), ext.StorageType()) {
+			return nil, fmt.Errorf("it is %s, not %s", a.DataType(), typ)
+		}
+		return array.NewExtensionArrayWithStorage(ext, a), nil
+	}
+	return compute.CastArray(ctx, a, compute.SafeCastOptions(typ))
+}
+
+// prefetch fetches the bytes that reading the wanted rows will ask for.
+func (p *parquetFile) prefetch(g int, rows int64, wanted []int64) error {
+	meta := p.rd.MetaData().RowGroup(g)
+	var index *pqmeta.RowGroupPageIndexReader
+	if wanted != nil && int64(len(wanted)) < rows/2 {
+		var err error
+		if index, err = p.rd.GetPageIndexReader().RowGroup(g); err != nil {
+			return err
+		}
+	}
+	var spans []span
+	for _, c := range p.columns {
+		for leaf := range c.leaves {
+			chunk, err := meta.ColumnChunk(leaf)
+			if err != nil {
+				return err
+			}
+			start := chunk.DataPageOffset()
+			if chunk.HasDictionaryPage() && chunk.DictionaryPageOffset() > 0 {
+				start = min(start, chunk.DictionaryPageOffset())
+			}
+			whole := span{start, start + chunk.TotalCompressedSize()}
+			var offsets pqmeta.OffsetIndex
+			if index != nil {
+				if offsets, err = index.GetOffsetIndex(leaf); err != nil {
+					return err
+				}
+			}
+			if offsets == nil {
+				spans = append(spans, whole)
+				continue
+			}
+			pages := offsets.GetPageLocations()
+			if len(pages) == 0 {
+				continue
+			}
+			spans = append(spans, span{start, pages[0].Offset}) // the dictionary
+			rest := wanted
+			for i, page := range pages {
+				end := rows
+				if i+1 < len(pages) {
+					end = pages[i+1].FirstRowIndex
+				}
+				n := sort.Search(len(rest), func(j int) bool { return rest[j] >= end })
+				if n > 0 {
+					spans = append(spans, span{page.Offset, page.Offset + int64(page.CompressedPageSize)})
+				}
+				rest = rest[n:]
+			}
+		}
+	}
+	return p.src.want(spans)
+}
+
+// output gathers the pieces of scattered reads into batches.
+type output struct {
+	fn        func(int64, arrow.RecordBatch) error
+	schema    *arrow.Schema
+	positions bool
+	first     int64
+	rows      int64
+	parts     [][]arrow.Array // by column
+}
+
+// add takes the columns over.
+func (o *output) add(columns []arrow.Array, rows int64) error {
+	if o.parts == nil {
+		o.parts = make([][]arrow.Array, len(columns))
+	}
+	for i, c := range columns {
+		o.parts[i] = append(o.parts[i], c)
+		columns[i] = nil
+	}
+	o.rows += rows
+	if o.positions && o.rows < readBatchRows/4 {
+		return nil
+	}
+	return o.flush()
+}
+
+func (o *output) flush() error {
+	if o.rows == 0 {
+		return nil
+	}
+	columns := make([]arrow.Array, len(o.parts))
+	defer func() {
+		for _, c := range columns {
+			if c != nil {
+				c.Release()
+			}
+		}
+	}()
+	for i, parts := range o.parts {
+		if len(parts) == 1 {
+			columns[i] = parts[0]
+			columns[i].Retain()
+			continue
+		}
+		var err error
+		if columns[i], err = array.Concatenate(parts, memory.DefaultAllocator); err != nil {
+			return err
+		}
+	}
+	rec := array.NewRecordBatch(o.schema, columns, o.rows)
+	defer rec.Release()
+	first := o.first
+	o.first += o.rows
+	o.release()
+	return o.fn(first, rec)
+}
+
+func (o *output) release() {
+	for _, parts := range o.parts {
+		for _, a := range parts {
+			a.Release()
+		}
+	}
+	o.parts, o.rows = nil, 0
+}

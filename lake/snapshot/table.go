@@ -1,0 +1,292 @@
+package snapshot
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/RoaringBitmap/roaring/v2"
+	"github.com/apache/iceberg-go"
+	"github.com/google/uuid"
+
+	"firn/lake"
+)
+
+var _ lake.TableStore = (*Table)(nil)
+
+// Table is one Iceberg table as of its last adopted snapshot. It implements
+// lake.TableStore. Read and NewFile may be called from any goroutine; the
+// other methods as lake.TableStore says.
+type Table struct {
+	o   Options
+	uri string // of the table's folder
+
+	mu   sync.RWMutex // guards what follows against Read and NewFile
+	meta *metadata
+	// metaURI is where meta is stored, empty before the first publication.
+	metaURI   string
+	data      []*manifest
+	deletes   []*manifest
+	files     []*dataFile
+	byPath    map[string]*dataFile
+	shared    map[string][]*deleteFile // v2 delete files of several data files, by partition
+	deleteSet map[*deleteFile]struct{}
+	total     totals
+}
+
+// CreateOptions describe a new table.
+type CreateOptions struct {
+	Options
+	// UUID of the table; a random one if empty.
+	UUID string
+	// Schema with field ids.
+	Schema *iceberg.Schema
+	// FormatVersion is 2 or 3; 0 means 2.
+	FormatVersion int
+	// Properties besides, or instead of, those that every table of ours has.
+	Properties map[string]string
+}
+
+// Create describes a new table. Nothing is written before its first Prepare,
+// whose Move has an empty From.
+func Create(o CreateOptions) (*Table, error) {
+	if o.FormatVersion == 0 {
+		o.FormatVersion = 2
+	}
+	if o.FormatVersion != 2 && o.FormatVersion != 3 {
+		return nil, fmt.Errorf("create table %s: format version %d is not supported, only 2 and 3", o.Ident, o.FormatVersion)
+	}
+	if o.Schema == nil || o.Store == nil || o.Location == "" {
+		return nil, fmt.Errorf("create table %s: schema, store and location are needed", o.Ident)
+	}
+	if o.UUID == "" {
+		o.UUID = uuid.NewString()
+	}
+	t := newTable(o.Options)
+	properties := map[string]string{
+		"write.format.default":            "parquet",
+		"write.delete.format.default":     "parquet",
+		"write.parquet.compression-codec": "zstd",
+		"write.parquet.compression-level": "1",
+		"write.delete.mode":               "merge-on-read",
+		"write.update.mode":               "merge-on-read",
+		"write.merge.mode":                "merge-on-read",
+	}
+	maps.Copy(properties, o.Properties)
+	var err error
+	if t.meta, err = newMetadata(o.FormatVersion, o.UUID, t.uri, o.Schema, properties); err != nil {
+		return nil, fmt.Errorf("create table %s: %w", o.Ident, err)
+	}
+	return t, nil
+}
+
+func newTable(o Options) *Table {
+	o = o.withDefaults()
+	o.Location = strings.Trim(o.Location, "/")
+	return &Table{
+		o: o, uri: o.Store.URI(o.Location),
+		byPath: map[string]*dataFile{}, shared: map[string][]*deleteFile{}, deleteSet: map[*deleteFile]struct{}{},
+	}
+}
+
+// Schema is the current schema.
+func (t *Table) Schema() *iceberg.Schema { return t.meta.schema() }
+
+// Properties is a copy of the table properties.
+func (t *Table) Properties() map[string]string { return maps.Clone(t.meta.properties) }
+
+// UUID of the table.
+func (t *Table) UUID() string { return t.meta.uuid }
+
+// FormatVersion is 2 or 3.
+func (t *Table) FormatVersion() int { return t.meta.formatVersion }
+
+// Metadata is the URI of the current metadata file, empty before the first
+// publication.
+func (t *Table) Metadata() string { return t.metaURI }
+
+// SnapshotID is the current snapshot's, 0 if there is none.
+func (t *Table) SnapshotID() int64 { return t.meta.current }
+
+// Stats counts the live files.
+type Stats struct {
+	DataFiles, DeleteFiles int64
+	Rows                   int64 // alive
+	Bytes                  int64 // of data and delete files
+}
+
+// Stats of the current snapshot.
+func (t *Table) Stats() Stats {
+	s := Stats{DataFiles: t.total.dataFiles, DeleteFiles: t.total.deleteFiles, Rows: t.total.records, Bytes: t.total.bytes}
+	for _, f := range t.files {
+		s.Rows -= int64(f.deadRows())
+	}
+	return s
+}
+
+// Files lists the live data files, oldest first. The bitmaps are the Table's.
+func (t *Table) Files() []lake.File {
+	out := make([]lake.File, len(t.files))
+	for i, f := range t.files {
+		out[i] = lake.File{Path: f.path, Rows: f.rows, Bytes: f.bytes, Dead: f.dead}
+	}
+	return out
+}
+
+// Adopt makes p the current state. p must come from this Table's Prepare since
+// the last Adopt.
+func (t *Table) Adopt(next lake.Prepared) {
+	p := next.(*prepared)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if p.base != t.meta {
+		panic("snapshot: adopt of a change prepared on another state")
+	}
+	t.meta, t.metaURI = p.meta, p.move.To
+	if p.snapshotID == 0 {
+		return
+	}
+	t.data, t.deletes, t.total = p.data, p.deletes, p.total
+	if len(p.removed) > 0 {
+		t.files = slices.DeleteFunc(t.files, func(f *dataFile) bool { return p.removed[f] })
+	}
+	for f := range p.removed {
+		delete(t.byPath, f.path)
+		for _, d := range f.deletes {
+			t.release(d, f.path)
+		}
+	}
+	for _, f := range p.added {
+		t.files = append(t.files, f)
+		t.byPath[f.path] = f
+	}
+	for d := range p.gone {
+		t.forget(d)
+	}
+	for f, rows := range p.dead {
+		if f.dead == nil {
+			f.dead = rows
+		} else {
+			f.dead.Or(rows)
+		}
+		if p.meta.formatVersion >= 3 {
+			for _, d := range slices.Clone(f.deletes) {
+				t.release(d, f.path)
+			}
+			f.deletes = nil
+		}
+	}
+	for _, d := range p.addDeletes {
+		t.hold(d)
+	}
+	for _, m := range p.written {
+		for _, e := range m.entries {
+			e.home = m
+			if f := t.byPath[e.file.FilePath()]; f != nil {
+				f.entry = e
+			}
+		}
+	}
+}
+
+// hold enters a live delete file.
+func (t *Table) hold(d *deleteFile) {
+	t.deleteSet[d] = struct{}{}
+	for path := range d.rows {
+		if f := t.byPath[path]; f != nil {
+			f.deletes = append(f.deletes, d)
+		}
+	}
+	if d.shared {
+		t.shared[d.partition] = append(t.shared[d.partition], d)
+	}
+}
+
+// release lets d no longer stand for the rows of one data file.
+func (t *Table) release(d *deleteFile, path string) {
+	if rows, ok := d.rows[path]; ok && rows != nil {
+		d.count -= rows.GetCardinality()
+	}
+	delete(d.rows, path)
+	if f := t.byPath[path]; f != nil {
+		f.deletes = slices.DeleteFunc(f.deletes, func(x *deleteFile) bool { return x == d })
+	}
+}
+
+// forget takes out a delete file that is no longer live.
+func (t *Table) forget(d *deleteFile) {
+	for path := range d.rows {
+		if f := t.byPath[path]; f != nil {
+			f.deletes = slices.DeleteFunc(f.deletes, func(x *deleteFile) bool { return x == d })
+		}
+	}
+	delete(t.deleteSet, d)
+	if d.shared {
+		t.shared[d.partition] = slices.DeleteFunc(t.shared[d.partition], func(x *deleteFile) bool { return x == d })
+	}
+}
+
+var metadataName = regexp.MustCompile(`^v?(\d+)(-[^/]*)?\.(gz\.)?metadata\.json(\.gz)?$`)
+
+// metadataVersion is the number in a metadata file's name; -1 without one.
+func metadataVersion(uri string) int {
+	m := metadataName.FindStringSubmatch(path.Base(uri))
+	if m == nil {
+		return -1
+	}
+	n, err := strconv.Atoi(m[1])
+	if err != nil {
+		return -1
+	}
+	return n
+}
+
+func (t *Table) metadataKey(name string) string { return t.o.Location + "/metadata/" + name }
+
+// dataName is a name for a data or delete file that nobody has used before.
+func (t *Table) dataName(suffix string) (key, uri string) {
+	key = t.o.Location + "/data/" + newUUID() + suffix
+	return key, t.o.Store.URI(key)
+}
+
+// newUUID is time-ordered, so that a listing is too.
+func newUUID() string {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return uuid.NewString()
+	}
+	return id.String()
+}
+
+// WriteHint overwrites version-hint.text, by which readers that are given the
+// table's folder find its metadata. It is for after the publication; a failure
+// harms only them, until the next one.
+func (t *Table) WriteHint(ctx context.Context) error {
+	t.mu.RLock()
+	uri := t.metaURI
+	t.mu.RUnlock()
+	name, ok := strings.CutSuffix(path.Base(uri), ".metadata.json")
+	if !ok {
+		return errors.New("write version hint: the metadata file's name has no version")
+	}
+	if err := t.o.Store.Put(ctx, t.metadataKey("version-hint.text"), bytes.NewReader([]byte(name)), int64(len(name))); err != nil {
+		return fmt.Errorf("write version hint: %w", err)
+	}
+	return nil
+}
+
+// check that a Change's positions lie within the file they name.
+func checkPositions(f *dataFile, rows *roaring.Bitmap) error {
+	if !rows.IsEmpty() && int64(rows.Maximum()) >= f.rows {
+		return fmt.Errorf("position %d is beyond the %d rows of %s", rows.Maximum(), f.rows, f.path)
+	}
+	return nil
+}

@@ -1,0 +1,253 @@
+package snapshot
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync/atomic"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/parquet"
+	"github.com/apache/arrow-go/v18/parquet/compress"
+	"github.com/apache/arrow-go/v18/parquet/pqarrow"
+	"github.com/apache/iceberg-go"
+	"github.com/apache/iceberg-go/table"
+
+	"firn/lake"
+)
+
+const (
+	// pageBytes keeps pages small enough that reading a few rows by position
+	// is cheap.
+	pageBytes = 256 << 10
+	zstdLevel = 1 // the default costs 40 % more CPU for 4 % of size
+)
+
+// writerProperties are how data and delete files are encoded. Dictionaries are
+// given up for columns where they don't pay.
+func writerProperties(sc *arrow.Schema, rowGroupRows int64) (*parquet.WriterProperties, error) {
+	opts := []parquet.WriterProperty{
+		parquet.WithCreatedBy("firn"),
+		parquet.WithCompression(compress.Codecs.Zstd),
+		parquet.WithCompressionLevel(zstdLevel),
+		parquet.WithDataPageVersion(parquet.DataPageV2),
+		parquet.WithDataPageSize(pageBytes),
+		parquet.WithMaxRowGroupLength(rowGroupRows),
+		parquet.WithPageIndexEnabled(true),
+		parquet.WithDictionaryDefault(true),
+	}
+	leaves, err := pqarrow.ToParquet(sc, parquet.NewWriterProperties(opts...), pqarrow.NewArrowWriterProperties())
+	if err != nil {
+		return nil, err
+	}
+	for i := range leaves.NumColumns() {
+		opts = append(opts, parquet.WithDictionaryCostFallbackFor(leaves.Column(i).Path(), true))
+	}
+	return parquet.NewWriterProperties(opts...), nil
+}
+
+// fileWriter implements lake.FileWriter.
+type fileWriter struct {
+	t        *Table
+	key, uri string
+	spec     iceberg.PartitionSpec
+	props    iceberg.Properties
+	schema   *iceberg.Schema
+	arrow    *arrow.Schema
+	body     *body
+	pq       *pqarrow.FileWriter
+	rows     int64
+	bytes    atomic.Int64
+	version  int
+	full     bool // the row group: the next Write starts another
+	ended    bool
+}
+
+// NewFile starts a data file of the given schema.
+func (t *Table) NewFile(schema *iceberg.Schema) (lake.FileWriter, error) {
+	t.mu.RLock()
+	m := t.meta
+	t.mu.RUnlock()
+	spec, err := m.spec(int32(m.defaultSpecID))
+	if err != nil {
+		return nil, fmt.Errorf("start data file: %w", err)
+	}
+	if !spec.IsUnpartitioned() {
+		return nil, errors.New("start data file: writing to a partitioned table is not supported")
+	}
+	w := &fileWriter{t: t, schema: schema, spec: spec, props: m.properties, version: m.formatVersion}
+	w.key, w.uri = t.dataName(".parquet")
+	if w.arrow, err = table.SchemaToArrowSchema(schema, nil, true, false); err != nil {
+		return nil, fmt.Errorf("start data file: %w", err)
+	}
+	props, err := writerProperties(w.arrow, t.o.RowGroupRows)
+	if err != nil {
+		return nil, fmt.Errorf("start data file: %w", err)
+	}
+	w.body = &body{dir: t.o.TempDir, limit: t.o.MemoryBytes}
+	if w.pq, err = pqarrow.NewFileWriter(w.arrow, w.body, props, pqarrow.NewArrowWriterProperties(pqarrow.WithStoreSchema())); err != nil {
+		return nil, fmt.Errorf("start data file: %w", err)
+	}
+	return w, nil
+}
+
+// Path is the URI the file will have.
+func (w *fileWriter) Path() string { return w.uri }
+
+// Bytes is the encoded size so far, pages in the making not counted.
+func (w *fileWriter) Bytes() int64 { return w.bytes.Load() }
+
+// Write encodes a batch whose columns are those of the schema, in order. The
+// names and metadata of its Arrow schema don't matter, the types do.
+func (w *fileWriter) Write(rec arrow.RecordBatch) error {
+	if int(rec.NumCols()) != w.arrow.NumFields() {
+		return fmt.Errorf("write data file: %d columns, its schema has %d", rec.NumCols(), w.arrow.NumFields())
+	}
+	for i, f := range w.arrow.Fields() {
+		if have := rec.Column(i).DataType(); !arrow.TypeEqual(have, f.Type) {
+			return fmt.Errorf("write data file: column %s is %s, its schema has %s", f.Name, have, f.Type)
+		}
+	}
+	// Equal but for metadata, which the encoder would compare too.
+	rec = array.NewRecordBatch(w.arrow, rec.Columns(), rec.NumRows())
+	defer rec.Release()
+	if w.full && rec.NumRows() > 0 {
+		if err := w.pq.NewBufferedRowGroupChecked(); err != nil {
+			return fmt.Errorf("write data file: %w", err)
+		}
+		w.full = false
+	}
+	if err := w.pq.WriteBuffered(rec); err != nil {
+		return fmt.Errorf("write data file: %w", err)
+	}
+	w.rows += rec.NumRows()
+	w.bytes.Store(w.pq.TotalCompressedBytes())
+	w.full = w.pq.RowGroupTotalCompressedBytes() >= w.t.o.RowGroupBytes
+	return nil
+}
+
+// Close ends the file and starts its upload, which goes on after Close has
+// returned and stops when ctx is done.
+func (w *fileWriter) Close(ctx context.Context) (*lake.NewFile, error) {
+	if w.ended {
+		return nil, errors.New("close data file: it is closed already")
+	}
+	if w.rows == 0 {
+		w.Abort()
+		return nil, nil
+	}
+	w.ended = true
+	if err := w.pq.Close(); err != nil {
+		w.body.discard()
+		return nil, fmt.Errorf("close data file: %w", err)
+	}
+	n, err := w.describe()
+	if err != nil {
+		w.body.discard()
+		return nil, fmt.Errorf("close data file: %w", err)
+	}
+	done := make(chan struct{})
+	var uploadErr error
+	n.Uploaded, n.UploadErr = done, func() error { return uploadErr }
+	go func() {
+		defer close(done)
+		uploadErr = w.upload(ctx)
+	}()
+	return n, nil
+}
+
+func (w *fileWriter) describe() (*lake.NewFile, error) {
+	meta, err := w.pq.FileMetadata()
+	if err != nil {
+		return nil, err
+	}
+	w.bytes.Store(w.body.size)
+	entry, err := table.DataFileFromMetadata(table.DataFileArgs{
+		Schema: w.schema, Spec: w.spec, Format: iceberg.ParquetFile, Metadata: meta,
+		FilePath: w.uri, FileSize: w.body.size, Content: iceberg.EntryContentData,
+		Properties: w.props, FormatVersion: w.version,
+	})
+	if err != nil {
+		return nil, err
+	}
+	w.t.o.Footers.put(w.uri, &footer{meta: meta, size: w.body.size})
+	return &lake.NewFile{Path: w.uri, Rows: w.rows, Bytes: w.body.size, Entry: entry}, nil
+}
+
+func (w *fileWriter) upload(ctx context.Context) error {
+	defer w.body.discard()
+	if err := w.t.o.Uploads.acquire(ctx); err != nil {
+		return fmt.Errorf("upload %s: %w", w.key, err)
+	}
+	defer w.t.o.Uploads.release()
+	r, err := w.body.reader()
+	if err != nil {
+		return fmt.Errorf("upload %s: %w", w.key, err)
+	}
+	if err := w.t.o.Store.Put(ctx, w.key, r, w.body.size); err != nil {
+		return fmt.Errorf("upload %s: %w", w.key, err)
+	}
+	return nil
+}
+
+// Abort drops what was encoded.
+func (w *fileWriter) Abort() {
+	if w.ended {
+		return
+	}
+	w.ended = true
+	w.body.discard()
+}
+
+// body holds a file being encoded: in memory, and past the limit in a temporary
+// file, which has no name and so is gone with the process.
+type body struct {
+	dir   string
+	limit int64
+	buf   bytes.Buffer
+	file  *os.File
+	size  int64
+}
+
+func (b *body) Write(p []byte) (int, error) {
+	if b.file == nil && b.size+int64(len(p)) > b.limit {
+		f, err := os.CreateTemp(b.dir, "firn-*.parquet")
+		if err != nil {
+			return 0, err
+		}
+		if err := os.Remove(f.Name()); err != nil {
+			return 0, errors.Join(err, f.Close())
+		}
+		b.file = f
+		if _, err := f.Write(b.buf.Bytes()); err != nil {
+			return 0, err
+		}
+		b.buf = bytes.Buffer{}
+	}
+	b.size += int64(len(p))
+	if b.file != nil {
+		return b.file.Write(p)
+	}
+	return b.buf.Write(p)
+}
+
+func (b *body) reader() (io.ReadSeeker, error) {
+	if b.file == nil {
+		return bytes.NewReader(b.buf.Bytes()), nil
+	}
+	_, err := b.file.Seek(0, io.SeekStart)
+	return b.file, err
+}
+
+// discard frees what the body holds. The file has no name: closing it is all.
+func (b *body) discard() {
+	b.buf = bytes.Buffer{}
+	if b.file != nil {
+		_ = b.file.Close()
+		b.file = nil
+	}
+}
