@@ -3,6 +3,7 @@ package localpg
 import (
 	"archive/tar"
 	"archive/zip"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -21,9 +22,9 @@ import (
 	"github.com/ulikunitz/xz"
 )
 
-// repository is Maven Central, where the zonky project publishes relocatable
-// Postgres builds (initdb, pg_ctl and postgres only).
-const repository = "https://repo1.maven.org/maven2/io/zonky/test/postgres/"
+// mavenCentral has the zonky project's relocatable Postgres builds (initdb,
+// pg_ctl and postgres only).
+const mavenCentral = "https://repo1.maven.org/maven2"
 
 // fetchLimit bounds one download and its unpacking.
 const fetchLimit = 10 * time.Minute
@@ -72,7 +73,7 @@ func (f *Finder) fetch(ctx context.Context, major int) (string, error) {
 
 	jar := dir + ".jar.part"
 	defer os.Remove(jar)
-	url := pinURL(platform, pin.version)
+	url := pinURL(cmp.Or(f.Repository, mavenCentral), platform, pin.version)
 	if err := f.download(ctx, url, jar, pin.sha256[platform], "PostgreSQL "+strings.TrimSuffix(pin.version, ".0")); err != nil {
 		return "", errors.Join(ErrUnavailable, err)
 	}

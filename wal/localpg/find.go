@@ -35,6 +35,8 @@ type Finder struct {
 	Version string
 	// Offline forbids fetching.
 	Offline bool
+	// Repository is the base URL of a Maven repository; empty: Maven Central.
+	Repository string
 	// Progress, if not nil, is called during a download, from Find's goroutine.
 	Progress func(Progress)
 }

@@ -43,7 +43,7 @@ func newestPin() int {
 	return newest
 }
 
-func pinURL(platform, version string) string {
+func pinURL(repository, platform, version string) string {
 	artifact := "embedded-postgres-binaries-" + platform
-	return repository + artifact + "/" + version + "/" + artifact + "-" + version + ".jar"
+	return repository + "/io/zonky/test/postgres/" + artifact + "/" + version + "/" + artifact + "-" + version + ".jar"
 }

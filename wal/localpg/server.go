@@ -224,6 +224,9 @@ func (s *Server) stop(ctx context.Context, how syscall.Signal) error {
 	if s.proc == nil {
 		return nil
 	}
+	if s.proc.ended() { // by itself, or somebody else's hand: children may be left
+		return s.kill()
+	}
 	if how == syscall.SIGINT {
 		if err := s.proc.signal(how); err != nil {
 			return fmt.Errorf("stop Postgres: %w", err)

@@ -85,6 +85,9 @@ func TestLifecycle(t *testing.T) {
 }
 
 func TestKillEndsBusyBackends(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one server is enough")
+	}
 	s := start(t, Options{})
 	conn, err := pgx.Connect(t.Context(), s.URL("postgres"))
 	require.NoError(t, err)
@@ -96,7 +99,24 @@ func TestKillEndsBusyBackends(t *testing.T) {
 	require.NoError(t, s.Restart(t.Context()))
 }
 
+func TestRestartAfterADeath(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one server is enough")
+	}
+	s := start(t, Options{})
+	conn, err := pgx.Connect(t.Context(), s.URL("postgres"))
+	require.NoError(t, err)
+	defer conn.Close(context.WithoutCancel(t.Context()))
+	require.NoError(t, syscall.Kill(s.proc.pid, syscall.SIGKILL))
+	<-s.Done()
+	require.NoError(t, s.Restart(t.Context()))
+	require.Equal(t, "1", query(t, s, "SELECT 1"))
+}
+
 func TestStopEscalates(t *testing.T) {
+	if testing.Short() {
+		t.Skip("Postgres itself waits five seconds")
+	}
 	s := start(t, Options{StopTimeout: 300 * time.Millisecond})
 	// A stopped backend can't answer a fast shutdown, nor an immediate one.
 	conn, err := pgx.Connect(t.Context(), s.URL("postgres"))
@@ -108,6 +128,9 @@ func TestStopEscalates(t *testing.T) {
 }
 
 func TestHBA(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one server is enough")
+	}
 	s := start(t, Options{HBA: []string{"host all postgres 127.0.0.1/32 trust", "host all all 127.0.0.1/32 scram-sha-256"}})
 	query(t, s, "CREATE ROLE app LOGIN PASSWORD 'right'")
 	_, err := pgx.Connect(t.Context(), strings.Replace(s.URL("postgres"), "postgres@", "app:wrong@", 1))
