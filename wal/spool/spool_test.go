@@ -222,11 +222,16 @@ func flip(t *testing.T, f *os.File, at int64) {
 }
 
 func TestFullDisk(t *testing.T) {
-	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=2m"); err != nil {
+	at := t.TempDir()
+	if err := syscall.Mount("tmpfs", at, "tmpfs", 0, "size=2m"); err != nil {
 		t.Skipf("can't make a small disk: %v", err)
 	}
-	t.Cleanup(func() { require.NoError(t, syscall.Unmount(dir, 0)) })
+	// Reached through a descriptor alone, it goes with the process.
+	disk, openErr := os.Open(at)
+	require.NoError(t, syscall.Unmount(at, syscall.MNT_DETACH))
+	require.NoError(t, openErr)
+	t.Cleanup(func() { require.NoError(t, disk.Close()) })
+	dir := fmt.Sprintf("/proc/self/fd/%d", disk.Fd())
 	filler := filepath.Join(dir, "filler")
 	require.NoError(t, os.WriteFile(filler, make([]byte, 900<<10), 0o600))
 
