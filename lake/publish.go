@@ -42,6 +42,14 @@ type File struct {
 	Dead *roaring.Bitmap
 }
 
+// Footprint is the size of a table's current snapshot. Bytes are those of data
+// and delete files.
+type Footprint struct {
+	DataFiles, DeleteFiles int
+	Bytes                  int64
+	SnapshotID             int64
+}
+
 // NewFile is a data file that has been encoded and may already be on the
 // store, but that no snapshot names yet.
 type NewFile struct {
@@ -116,6 +124,10 @@ type TableStore interface {
 	Schema() *iceberg.Schema
 	Properties() map[string]string
 	Files() []File
+	// Footprint counts what the current snapshot names, without I/O.
+	Footprint() Footprint
+	// Metadata is the URI of the current metadata file.
+	Metadata() string
 	Prepare(ctx context.Context, c *Change) (Prepared, error)
 	// Adopt makes p the current state, after its publication.
 	Adopt(p Prepared)

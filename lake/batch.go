@@ -1,0 +1,189 @@
+package lake
+
+import (
+	"fmt"
+	"math/bits"
+
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+	"github.com/apache/iceberg-go/table"
+
+	"firn/lake/column"
+	"firn/wal"
+)
+
+const (
+	batchRowsMax  = 64 << 10 // rows in a batch before it goes to the encoder
+	batchBytesMax = 8 << 20  // wire bytes, the same
+	// fixupBytes is what an unchanged TOAST value is taken to weigh until it
+	// has been fetched: Postgres stores values out of line from about 2 kB on.
+	fixupBytes = 8 << 10
+)
+
+// batch is a run of a table's new rows, in stream order. While it is open it
+// grows in the table's builders and its dead rows are only marked; once
+// flushed, the marked rows are left out and the others have a place in a file.
+type batch struct {
+	id     uint32
+	rows   int
+	bytes  int
+	dead   []uint64 // bit per row that died before the flush; nil: none
+	fixups []fixup
+
+	file  *dataFile // nil until flushed
+	start uint32    // position in file of the first live row
+	rank  []uint32  // live rows before each word of dead; nil if dead is
+}
+
+// fixup is a cell whose value Postgres did not send because it had not changed
+// (TOAST): it stands in an older row of the same table.
+type fixup struct {
+	row  int
+	col  int // index into Layout.Columns
+	file *dataFile
+	pos  uint32
+	enc  *encoder // of file, while it is not yet part of a snapshot
+}
+
+// kill marks a row of an open batch; false if it was marked already.
+func (b *batch) kill(row uint32) bool {
+	w := int(row / 64)
+	for len(b.dead) <= w {
+		b.dead = append(b.dead, 0)
+	}
+	if b.dead[w]&(1<<(row%64)) != 0 {
+		return false
+	}
+	b.dead[w] |= 1 << (row % 64)
+	return true
+}
+
+func (b *batch) isDead(row uint32) bool {
+	w := int(row / 64)
+	return w < len(b.dead) && b.dead[w]&(1<<(row%64)) != 0
+}
+
+// flushed fixes the rows' places: the live ones in order, from start on. It
+// returns their number.
+func (b *batch) flushed(f *dataFile, start uint32) uint32 {
+	b.file, b.start = f, start
+	if b.dead == nil {
+		return uint32(b.rows)
+	}
+	b.rank = make([]uint32, len(b.dead)+1)
+	var live uint32
+	for w := range b.dead {
+		b.rank[w] = live
+		live += uint32(min(64, b.rows-64*w)) - uint32(bits.OnesCount64(b.dead[w]))
+	}
+	b.rank[len(b.dead)] = live
+	return live + uint32(max(0, b.rows-64*len(b.dead)))
+}
+
+// position is the place in the file of a row that was alive at the flush.
+func (b *batch) position(row uint32) uint32 {
+	if b.dead == nil {
+		return b.start + row
+	}
+	w := int(row / 64)
+	if w >= len(b.dead) {
+		return b.start + b.rank[len(b.dead)] + row - uint32(64*len(b.dead))
+	}
+	before := ^b.dead[w] & (1<<(row%64) - 1)
+	return b.start + b.rank[w] + uint32(bits.OnesCount64(before))
+}
+
+// rowBuilder turns tuples into Arrow columns. It is the owner's.
+type rowBuilder struct {
+	layout *Layout
+	arrow  *array.RecordBuilder
+	cells  []column.Appender
+	wire   []int // the current Relation's columns → layout columns
+}
+
+func newRowBuilder(mem memory.Allocator, l *Layout) (*rowBuilder, error) {
+	schema, err := table.SchemaToArrowSchema(l.Schema(), nil, true, false)
+	if err != nil {
+		return nil, fmt.Errorf("make Arrow schema: %w", err)
+	}
+	b := array.NewRecordBuilder(mem, schema)
+	r := &rowBuilder{layout: l, arrow: b, cells: make([]column.Appender, len(l.Columns))}
+	for i := range l.Columns {
+		r.cells[i] = l.Columns[i].codec.Bind(b.Field(i))
+	}
+	return r, nil
+}
+
+// append adds one row; toasted is called for each column whose value was left
+// out as unchanged, and must append it or a NULL to be replaced. An error
+// leaves the builder's columns uneven: the session ends with it.
+func (r *rowBuilder) append(row wal.Tuple, toasted func(wireCol, col int) error) (size int, err error) {
+	if len(row) != len(r.wire) {
+		return 0, fmt.Errorf("append row: %d columns, the relation has %d", len(row), len(r.wire))
+	}
+	for i := range row {
+		v := &row[i]
+		col := r.wire[i]
+		cell := r.cells[col]
+		switch v.Kind {
+		case 't':
+			err = cell.Text(v.Data)
+		case 'b':
+			err = cell.Binary(v.Data)
+		case 'n':
+			cell.Null()
+		case 'u':
+			err = toasted(i, col)
+			size += fixupBytes
+		default:
+			err = fmt.Errorf("column kind %q", v.Kind)
+		}
+		if err != nil {
+			return 0, fmt.Errorf("column %s: %w", r.layout.Columns[col].Name, err)
+		}
+		size += len(v.Data) + 8
+	}
+	return size, nil
+}
+
+func (r *rowBuilder) appendValue(col int, v *wal.Value) error {
+	switch v.Kind {
+	case 'n':
+		r.cells[col].Null()
+		return nil
+	case 'b':
+		return r.cells[col].Binary(v.Data)
+	}
+	return r.cells[col].Text(v.Data)
+}
+
+// copyable says whether copyCell works for the column.
+func (r *rowBuilder) copyable(col int) bool {
+	switch r.arrow.Field(col).(type) {
+	case *array.StringBuilder, *array.BinaryBuilder:
+		return true
+	}
+	return false
+}
+
+// copyCell appends an earlier cell of the same copyable column again.
+func (r *rowBuilder) copyCell(col, row int) {
+	switch b := r.arrow.Field(col).(type) {
+	case *array.StringBuilder:
+		if b.IsNull(row) {
+			b.AppendNull()
+		} else {
+			b.Append(b.Value(row))
+		}
+	case *array.BinaryBuilder:
+		if b.IsNull(row) {
+			b.AppendNull()
+		} else {
+			b.Append(b.Value(row))
+		}
+	}
+}
+
+// take ends the rows so far as a record, which the caller releases.
+func (r *rowBuilder) take() arrow.RecordBatch { return r.arrow.NewRecordBatch() }

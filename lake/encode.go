@@ -1,0 +1,322 @@
+package lake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/RoaringBitmap/roaring/v2"
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/compute"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+	"golang.org/x/sync/semaphore"
+)
+
+const (
+	// encodingBytesMax bounds the wire bytes of all batches between the owner
+	// and the encoders; the owner waits for room.
+	encodingBytesMax = 64 << 20
+	// fileBytesMax is where a data file is closed and the next one begun.
+	fileBytesMax = 128 << 20
+)
+
+// dataFile is a data file as the owner knows it: live, committing, or still
+// being written.
+type dataFile struct {
+	no   uint32 // the index's number for it
+	path string
+	rows uint32 // given out so far
+	// dead holds every position known to be dead, published or not.
+	dead *roaring.Bitmap
+
+	enc *encoder // nil once the file is part of a snapshot
+}
+
+func (f *dataFile) isDead(pos uint32) bool { return f.dead != nil && f.dead.Contains(pos) }
+
+// encoding is the room and the processors that all encoders of a session share.
+type encoding struct {
+	bytes *semaphore.Weighted
+	cpus  *semaphore.Weighted
+	mem   memory.Allocator
+}
+
+// encoder writes one data file beside the owner: batches in, in order, then a
+// NewFile. It runs from newEncoder's go function until its input is closed.
+type encoder struct {
+	store  TableStore
+	layout *Layout
+	out    FileWriter
+	room   *encoding
+	jobs   chan encodeJob
+	done   chan struct{} // closed when file and err are set
+	file   *NewFile      // nil if no row was alive
+	err    error
+}
+
+type encodeJob struct {
+	rec    arrow.RecordBatch // released by the encoder
+	batch  *batch            // dead, fixups: read only
+	weight int64             // of encoding.bytes, given back after the write
+}
+
+// newEncoder opens a file; the caller runs run in a goroutine of its group.
+func newEncoder(store TableStore, layout *Layout, room *encoding) (*encoder, error) {
+	out, err := store.NewFile(layout.Schema())
+	if err != nil {
+		return nil, err
+	}
+	return &encoder{store: store, layout: layout, out: out, room: room,
+		jobs: make(chan encodeJob, 2), done: make(chan struct{})}, nil
+}
+
+// send hands over a batch, waiting for room.
+func (e *encoder) send(ctx context.Context, rec arrow.RecordBatch, b *batch) error {
+	weight := min(int64(b.bytes)+1, encodingBytesMax)
+	if err := e.room.bytes.Acquire(ctx, weight); err != nil {
+		rec.Release()
+		return err
+	}
+	select {
+	case e.jobs <- encodeJob{rec: rec, batch: b, weight: weight}:
+		return nil
+	case <-ctx.Done():
+		rec.Release()
+		e.room.bytes.Release(weight)
+		return ctx.Err()
+	}
+}
+
+// finish says that no batch follows.
+func (e *encoder) finish() { close(e.jobs) }
+
+// wait returns the file once it is encoded.
+func (e *encoder) wait(ctx context.Context) (*NewFile, error) {
+	select {
+	case <-e.done:
+		return e.file, e.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// readable waits until the file's rows can be read from the store.
+func (e *encoder) readable(ctx context.Context) error {
+	f, err := e.wait(ctx)
+	if err != nil || f == nil {
+		return err
+	}
+	select {
+	case <-f.Uploaded:
+		return f.UploadErr()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (e *encoder) run(ctx context.Context) error {
+	defer close(e.done)
+	e.err = e.encode(ctx)
+	if e.err != nil {
+		e.out.Abort()
+	}
+	return e.err
+}
+
+func (e *encoder) encode(ctx context.Context) error {
+	for {
+		select {
+		case job, ok := <-e.jobs:
+			if !ok {
+				f, err := e.out.Close(ctx)
+				e.file = f
+				return err
+			}
+			err := e.write(ctx, job)
+			job.rec.Release()
+			e.room.bytes.Release(job.weight)
+			if err != nil {
+				return fmt.Errorf("encode %s: %w", e.out.Path(), err)
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (e *encoder) write(ctx context.Context, job encodeJob) error {
+	rec := job.rec
+	rec.Retain()
+	defer func() { rec.Release() }()
+	if len(job.batch.fixups) > 0 {
+		fixed, err := e.resolve(ctx, rec, job.batch)
+		if err != nil {
+			return err
+		}
+		rec.Release()
+		rec = fixed
+	}
+	if err := e.room.cpus.Acquire(ctx, 1); err != nil {
+		return err
+	}
+	defer e.room.cpus.Release(1)
+	if job.batch.dead != nil {
+		live, err := dropDead(ctx, rec, job.batch, e.room.mem)
+		if err != nil {
+			return err
+		}
+		rec.Release()
+		rec = live
+	}
+	if rec.NumRows() == 0 {
+		return nil
+	}
+	return e.out.Write(rec)
+}
+
+// dropDead returns rec without the rows that died in their batch.
+func dropDead(ctx context.Context, rec arrow.RecordBatch, b *batch, mem memory.Allocator) (arrow.RecordBatch, error) {
+	keep := array.NewBooleanBuilder(mem)
+	defer keep.Release()
+	keep.Reserve(b.rows)
+	for i := range b.rows {
+		keep.UnsafeAppend(!b.isDead(uint32(i)))
+	}
+	mask := keep.NewBooleanArray()
+	defer mask.Release()
+	out, err := compute.FilterRecordBatch(compute.WithAllocator(ctx, mem), rec, mask, compute.DefaultFilterOptions())
+	if err != nil {
+		return nil, fmt.Errorf("leave out dead rows: %w", err)
+	}
+	return out, nil
+}
+
+// resolve fetches the batch's unchanged TOAST values, file by file, and returns
+// the record with them in place.
+func (e *encoder) resolve(ctx context.Context, rec arrow.RecordBatch, b *batch) (arrow.RecordBatch, error) {
+	fixups := slices.DeleteFunc(slices.Clone(b.fixups), func(f fixup) bool { return b.isDead(uint32(f.row)) })
+	slices.SortFunc(fixups, func(a, b fixup) int {
+		if a.file != b.file {
+			return int(int64(a.file.no) - int64(b.file.no))
+		}
+		return int(int64(a.pos) - int64(b.pos))
+	})
+	patch := newPatch(fixups, e.layout)
+	defer patch.release()
+	for start := 0; start < len(fixups); {
+		end := start
+		for end < len(fixups) && fixups[end].file == fixups[start].file {
+			end++
+		}
+		if err := patch.fetch(ctx, e, fixups[start:end]); err != nil {
+			return nil, err
+		}
+		start = end
+	}
+	return patch.apply(rec, e.room.mem)
+}
+
+// patch holds fetched values until the columns are rebuilt with them.
+type patch struct {
+	layout *Layout
+	cols   []int // the columns concerned
+	values map[[2]int]fetched
+	keep   []arrow.RecordBatch
+}
+
+type fetched struct {
+	from arrow.Array
+	at   int
+}
+
+func newPatch(fixups []fixup, layout *Layout) *patch {
+	p := &patch{layout: layout, values: make(map[[2]int]fetched, len(fixups))}
+	for _, f := range fixups {
+		if !slices.Contains(p.cols, f.col) {
+			p.cols = append(p.cols, f.col)
+		}
+	}
+	return p
+}
+
+func (p *patch) release() {
+	for _, r := range p.keep {
+		r.Release()
+	}
+}
+
+// fetch reads the cells of one file; fixups are sorted by position.
+func (p *patch) fetch(ctx context.Context, e *encoder, fixups []fixup) error {
+	file := fixups[0].file
+	if enc := fixups[0].enc; enc != nil {
+		if err := enc.readable(ctx); err != nil {
+			return fmt.Errorf("wait for %s: %w", file.path, err)
+		}
+	}
+	var positions []uint32
+	for _, f := range fixups {
+		if n := len(positions); n == 0 || positions[n-1] != f.pos {
+			positions = append(positions, f.pos)
+		}
+	}
+	next, ordinal := 0, 0
+	err := e.store.Read(ctx, file.path, p.layout.fields(p.cols), positions, func(first int64, rec arrow.RecordBatch) error {
+		rec.Retain()
+		p.keep = append(p.keep, rec)
+		for ; next < len(fixups); next++ {
+			f := fixups[next]
+			for positions[ordinal] != f.pos {
+				ordinal++
+			}
+			if int64(ordinal) >= first+rec.NumRows() {
+				return nil
+			}
+			p.values[[2]int{f.row, f.col}] = fetched{rec.Column(slices.Index(p.cols, f.col)), int(int64(ordinal) - first)}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("read unchanged values: %w", err)
+	}
+	if next < len(fixups) {
+		return fmt.Errorf("read unchanged values of %s: position %d is missing", file.path, fixups[next].pos)
+	}
+	return nil
+}
+
+// apply returns rec with the fetched cells in place.
+func (p *patch) apply(rec arrow.RecordBatch, mem memory.Allocator) (arrow.RecordBatch, error) {
+	cols := make([]arrow.Array, rec.NumCols())
+	for i := range cols {
+		cols[i] = rec.Column(i)
+		cols[i].Retain()
+	}
+	defer func() {
+		for _, c := range cols {
+			c.Release()
+		}
+	}()
+	for _, c := range p.cols {
+		b := array.NewBuilder(mem, cols[c].DataType())
+		cell := p.layout.Columns[c].codec.Bind(b)
+		var err error
+		b.Reserve(int(rec.NumRows()))
+		for row := range int(rec.NumRows()) {
+			if v, ok := p.values[[2]int{row, c}]; ok {
+				err = errors.Join(err, cell.From(v.from, v.at))
+			} else {
+				err = errors.Join(err, cell.From(cols[c], row))
+			}
+		}
+		if err != nil {
+			b.Release()
+			return nil, fmt.Errorf("put back unchanged values of column %s: %w", p.layout.Columns[c].Name, err)
+		}
+		cols[c].Release()
+		cols[c] = b.NewArray()
+		b.Release()
+	}
+	return array.NewRecordBatch(rec.Schema(), cols, rec.NumRows()), nil
+}

@@ -1,0 +1,271 @@
+package lake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"firn/wal"
+)
+
+// epoch is every table at one LSN, sealed: what the committing goroutine makes
+// durable while the next one fills.
+//
+// The order is what makes it exact. Data files, delete files, manifests and
+// metadata go up first, under names nobody knows; then one step of the head
+// publishes them all; only then does the index move to the new places, and only
+// then is the LSN acknowledged. A kill before the step leaves objects that
+// nothing names, and the changes come again; a kill after it leaves an index
+// that recovery brings up to the head, and an acknowledgement that the next
+// run repeats. A second record of the LSN, in the source or on local disk, was
+// rejected: it could disagree with the head.
+type epoch struct {
+	stamp  Stamp
+	tables []*sealed
+	states map[Ident]TableState
+	began  time.Time // when its oldest change arrived
+	sealed time.Time
+}
+
+// maybeCut seals and starts to commit when it is time, at a commit boundary.
+func (s *session) maybeCut() error {
+	if s.txn.open || s.committing != nil {
+		return nil
+	}
+	if !s.due() {
+		return s.settled()
+	}
+	return s.cut()
+}
+
+// due says whether there is something to publish, and no reason to wait.
+func (s *session) due() bool {
+	if s.dirtyAt.IsZero() && len(s.states) == 0 {
+		s.cutSoon = false
+		return false
+	}
+	return s.cutSoon || s.asked() || len(s.states) > 0 || time.Since(s.dirtyAt) >= s.o.Freshness
+}
+
+// asked says whether somebody waits for what has been received.
+func (s *session) asked() bool {
+	reached := func(r request) bool { return r.lsn <= max(s.position, s.idle) }
+	return slices.ContainsFunc(s.cuts, reached) || slices.ContainsFunc(s.waits, reached)
+}
+
+// settled does what can be done when nothing waits to be published: answer
+// those who waited, and let the slot go past WAL that held nothing for us.
+func (s *session) settled() error {
+	clean := s.dirtyAt.IsZero()
+	at := s.durable
+	if clean {
+		at = max(at, s.position, s.idle)
+	}
+	s.answer(at, clean)
+	if !clean || at <= s.durable {
+		return nil
+	}
+	if at-s.durable < s.o.AdvanceBytes && time.Since(s.advanced) < s.o.AdvanceAfter {
+		return nil
+	}
+	return s.advance(at)
+}
+
+// answer replies to the requests that are satisfied at position at.
+func (s *session) answer(at wal.LSN, clean bool) {
+	keep := s.waits[:0]
+	for _, r := range s.waits {
+		if r.lsn <= at {
+			r.reply <- reply{lsn: at, epoch: s.epochNo}
+		} else {
+			keep = append(keep, r)
+		}
+	}
+	s.waits = keep
+	keep = s.cuts[:0]
+	for _, r := range s.cuts {
+		if clean && r.lsn <= at {
+			r.reply <- reply{lsn: s.durable, epoch: s.epochNo}
+		} else {
+			keep = append(keep, r)
+		}
+	}
+	s.cuts = keep
+}
+
+// advance writes an entry without tables, so that the slot never passes the
+// log (PROTOCOL §2).
+func (s *session) advance(at wal.LSN) error {
+	err := s.o.Head.Publish(s.ctx, Publication{Stamp: Stamp{LSN: at, Epoch: s.epochNo, CommitTime: s.commit.time, XID: s.commit.xid, Source: s.source, Kind: "advance"}})
+	if err != nil {
+		return fmt.Errorf("advance the lake to %s: %w", at, err)
+	}
+	s.durable, s.sealedLSN, s.position = at, at, max(s.position, at)
+	s.advanced = time.Now()
+	s.counters.Advances.Add(1)
+	s.acknowledge()
+	return nil
+}
+
+// cutBefore makes sure that a commit whose record starts at final comes into
+// an epoch after the cuts that were asked for before it.
+func (s *session) cutBefore(final wal.LSN) error {
+	for _, r := range s.cuts {
+		if final < r.lsn {
+			continue
+		}
+		if s.committing != nil {
+			if err := s.awaitCommit(); err != nil {
+				return err
+			}
+		}
+		if !s.dirtyAt.IsZero() || len(s.states) > 0 {
+			if err := s.cut(); err != nil {
+				return err
+			}
+			if err := s.awaitCommit(); err != nil {
+				return err
+			}
+		}
+		s.answer(max(s.durable, r.lsn), true)
+		return s.cutBefore(final)
+	}
+	return nil
+}
+
+func (s *session) awaitCommit() error {
+	select {
+	case err := <-s.committed:
+		return s.finishCommit(err)
+	case <-s.ctx.Done():
+		return s.ctx.Err()
+	}
+}
+
+// cut seals the open epoch and starts its commit.
+func (s *session) cut() error {
+	e := &epoch{began: s.dirtyAt, sealed: time.Now(), states: maps.Clone(s.states)}
+	clear(s.states)
+	s.position = max(s.position, s.durable)
+	s.epochNo++
+	e.stamp = Stamp{Epoch: s.epochNo, LSN: s.position, CommitTime: s.commit.time, XID: s.commit.xid, Source: s.source, Kind: "stream"}
+	for _, m := range s.sorted() {
+		if m.table == nil || m.state != Streaming {
+			continue
+		}
+		t, err := m.table.seal(s.ctx)
+		if err != nil {
+			return fmt.Errorf("seal %s: %w", m.ident, err)
+		}
+		if t != nil {
+			e.tables = append(e.tables, t)
+		}
+	}
+	s.dirtyAt, s.cutSoon = time.Time{}, false
+	s.sealedLSN = s.position
+	s.committing = e
+	s.group.Go(func() error {
+		s.committed <- s.commitEpoch(s.ctx, e)
+		return nil
+	})
+	return nil
+}
+
+// commitEpoch makes a sealed epoch durable. It runs beside the owner.
+func (s *session) commitEpoch(ctx context.Context, e *epoch) error {
+	began := time.Now()
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(16)
+	for _, t := range e.tables {
+		g.Go(func() error { return t.build(gctx, e.stamp) })
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	s.counters.phase("prepare", began)
+	s.o.Fail("before-upload")
+	began = time.Now()
+	g, gctx = errgroup.WithContext(ctx)
+	g.SetLimit(32)
+	for _, t := range e.tables {
+		g.Go(func() error { return t.next.Upload(gctx) })
+	}
+	if err := g.Wait(); err != nil {
+		return fmt.Errorf("upload epoch %d: %w", e.stamp.Epoch, err)
+	}
+	s.counters.phase("upload", began)
+	s.o.Fail("after-upload")
+	p := Publication{Stamp: e.stamp, States: e.states}
+	for _, t := range e.tables {
+		p.Moves = append(p.Moves, t.next.Move())
+		if t.fresh != nil {
+			if p.States == nil {
+				p.States = map[Ident]TableState{}
+			}
+			p.States[t.ident] = *t.fresh
+		}
+	}
+	s.o.Fail("before-publish")
+	began = time.Now()
+	if err := s.o.Head.Publish(ctx, p); err != nil {
+		return fmt.Errorf("publish epoch %d: %w", e.stamp.Epoch, err)
+	}
+	s.counters.phase("publish", began)
+	s.o.Fail("after-publish")
+	return nil
+}
+
+// finishCommit is the owner's part after the publication.
+func (s *session) finishCommit(err error) error {
+	e := s.committing
+	s.committing = nil
+	if err != nil {
+		if errors.Is(err, context.Canceled) {
+			if werr := s.group.Wait(); werr != nil {
+				return werr
+			}
+		}
+		return err
+	}
+	began := time.Now()
+	for _, t := range e.tables {
+		s.o.Fail("in-merge")
+		if err := t.table.published(t, e.stamp.Epoch); err != nil {
+			return err
+		}
+		for _, f := range t.change.Add {
+			s.counters.FilesWritten.Add(1)
+			s.counters.BytesWritten.Add(f.Bytes)
+		}
+	}
+	s.o.Fail("after-merge")
+	s.counters.phase("index", began)
+	s.durable, s.committedEpoch = e.stamp.LSN, e.stamp.Epoch
+	s.advanced = time.Now()
+	s.counters.Epochs.Add(1)
+	if !e.began.IsZero() {
+		s.counters.phase("freshness", e.began)
+	}
+	s.o.Fail("before-ack")
+	s.acknowledge()
+	s.answer(s.durable, false)
+	s.report()
+	return nil
+}
+
+// acknowledge lets the slot go up to what the lake holds, but for tables that
+// are followed at a distance.
+func (s *session) acknowledge() {
+	at := s.durable
+	for _, m := range s.members {
+		if m.state == Behind && !m.resync {
+			at = min(at, m.position)
+		}
+	}
+	s.stream.Ack(at)
+}

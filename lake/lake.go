@@ -1,0 +1,214 @@
+// Package lake is Firn's core: it takes the changes of a Postgres database as
+// they come out of the WAL, keeps for each mirrored table what is live and
+// where, and cuts what happened into epochs, every table at one LSN, each
+// published by one step of the head.
+//
+// One goroutine, the owner, holds all table state (session). Encoding, uploads
+// and fetches run beside it; at most one epoch is committing while the next
+// fills. It is crash-only: any failure ends the session, and the next one
+// starts from the head, as after a kill. What it needs of Postgres, of the
+// head and of a table's files it names as small interfaces (ports.go,
+// publish.go).
+package lake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"firn/wal"
+	"firn/wal/spool"
+)
+
+// Options of a Lake. Source, Head, Tables and StateDir are required.
+type Options struct {
+	Source   Source
+	Head     Head
+	Tables   Tables
+	StateDir string // local folder for indexes and spools; may be lost at any time
+
+	// Freshness is how long a commit may wait before its epoch is cut.
+	Freshness time.Duration // 10 s
+	// Poll is how often the source's catalogs are looked at for new tables,
+	// rewrites and partitions.
+	Poll time.Duration // 10 s
+	// SpillBytes bounds the local disk that parked changes may take.
+	SpillBytes int64 // 20 GB
+	// AdvanceBytes and AdvanceAfter say when an idle lake writes an entry for
+	// WAL that held nothing for it, so that the slot can let go of it.
+	AdvanceBytes wal.LSN       // 16 MB
+	AdvanceAfter time.Duration // 5 min
+	// LoadWorkers is the number of COPYs at the same time.
+	LoadWorkers int // 2
+
+	Logger *slog.Logger
+	// Fail is called at named points, for tests that kill the process there.
+	Fail func(point string)
+}
+
+func (o *Options) setDefaults() {
+	if o.Freshness == 0 {
+		o.Freshness = 10 * time.Second
+	}
+	if o.Poll == 0 {
+		o.Poll = 10 * time.Second
+	}
+	if o.SpillBytes == 0 {
+		o.SpillBytes = 20 << 30
+	}
+	if o.AdvanceBytes == 0 {
+		o.AdvanceBytes = 16 << 20
+	}
+	if o.AdvanceAfter == 0 {
+		o.AdvanceAfter = 5 * time.Minute
+	}
+	if o.LoadWorkers == 0 {
+		o.LoadWorkers = 2
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Fail == nil {
+		o.Fail = func(string) {}
+	}
+}
+
+// FailPoints are the names that Options.Fail is called with.
+var FailPoints = []string{
+	"before-upload", "after-upload", "before-publish", "after-publish", "before-ack",
+	"in-merge", "after-merge", "before-load-join", "in-load", "before-slot", "after-slot",
+}
+
+// Lake mirrors one database.
+type Lake struct {
+	o        Options
+	status   atomic.Pointer[Status]
+	requests chan request
+	counters Counters
+
+	// What earlier sessions of this process learned.
+	distrust   map[Ident]wal.LSN // tables whose index contradicted the stream, and where
+	unstreamed bool              // read large transactions only once they have committed
+	spill      *spool.Budget
+}
+
+// New returns a Lake; Run does the work.
+func New(o Options) *Lake {
+	o.setDefaults()
+	l := &Lake{o: o, requests: make(chan request), distrust: map[Ident]wal.LSN{}, spill: spool.NewBudget(o.SpillBytes)}
+	l.status.Store(&Status{})
+	return l
+}
+
+// Refusal is an end that a restart does not cure: Code is the process' exit
+// code (DESIGN.md), Fix says what to do.
+type Refusal struct {
+	Code int
+	Text string
+	Fix  string
+}
+
+func (r *Refusal) Error() string { return r.Text + ". " + r.Fix }
+
+// Exit codes of refusals.
+const (
+	CodePreflight = 3
+	CodeFenced    = 4
+	CodeDiverged  = 5
+)
+
+// errRestart ends a session that should be followed by another at once.
+var errRestart = errors.New("start again from the head")
+
+// Run mirrors until ctx ends (then it commits what is open and returns nil) or
+// something happens that needs a hand (*Refusal) or a restart (any other
+// error).
+func (l *Lake) Run(ctx context.Context) error {
+	for {
+		err := l.session(ctx)
+		var wrong *Contradiction
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil && errors.Is(err, context.Canceled):
+			return nil
+		case errors.As(err, &wrong):
+			l.o.Logger.Warn("the row index contradicts the stream: rebuilding it", "table", wrong.Table.String(), "err", err)
+		case errors.Is(err, ErrFenced):
+			return &Refusal{Code: CodeFenced, Text: "Another firn has taken over this lake", Fix: "Stop one of the two; only one may mirror into a warehouse."}
+		case errors.Is(err, ErrMoved), errors.Is(err, errRestart):
+			l.o.Logger.Info("starting again from the head", "cause", err)
+		default:
+			return err
+		}
+	}
+}
+
+// request is a question to the owner, answered at a commit boundary.
+type request struct {
+	kind  requestKind
+	lsn   wal.LSN
+	reply chan reply
+}
+
+type requestKind int
+
+const (
+	// requestDurable: answer when all commits up to lsn are in the lake.
+	requestDurable requestKind = iota
+	// requestCut: cut an epoch that has exactly the commits whose record
+	// starts before lsn, and answer when it is published.
+	requestCut
+	// requestHold: stop reading for a moment, for a cut that follows.
+	requestHold
+)
+
+// holdMax is how long the stream waits for the cut that it was held for.
+const holdMax = 20 * time.Second
+
+// errLate answers a cut whose moment has passed.
+var errLate = errors.New("the lake is past that LSN already")
+
+type reply struct {
+	lsn   wal.LSN
+	epoch uint64
+	err   error
+}
+
+func (l *Lake) ask(ctx context.Context, kind requestKind, lsn wal.LSN) (wal.LSN, uint64, error) {
+	r := request{kind: kind, lsn: lsn, reply: make(chan reply, 1)}
+	select {
+	case l.requests <- r:
+	case <-ctx.Done():
+		return 0, 0, fmt.Errorf("wait for %s: %w", lsn, ctx.Err())
+	}
+	select {
+	case a := <-r.reply:
+		return a.lsn, a.epoch, a.err
+	case <-ctx.Done():
+		return 0, 0, fmt.Errorf("wait for %s: %w", lsn, ctx.Err())
+	}
+}
+
+// Wait returns once every commit up to lsn is in the lake.
+func (l *Lake) Wait(ctx context.Context, lsn wal.LSN) (wal.LSN, error) {
+	at, _, err := l.ask(ctx, requestDurable, lsn)
+	return at, err
+}
+
+// Hold stops the reading of the stream until Cut, at most for 20 s, so that the
+// moment to cut at can be chosen. What has been read goes on to the lake.
+func (l *Lake) Hold(ctx context.Context) error {
+	_, _, err := l.ask(ctx, requestHold, 0)
+	return err
+}
+
+// Cut makes an epoch that holds exactly the commits whose record starts before
+// lsn, as a slot's snapshot with that consistent point shows them, and returns
+// its LSN and number once it is published.
+func (l *Lake) Cut(ctx context.Context, lsn wal.LSN) (wal.LSN, uint64, error) {
+	return l.ask(ctx, requestCut, lsn)
+}

@@ -1,0 +1,298 @@
+package lake
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"firn/wal"
+	"firn/wal/spool"
+)
+
+// member is a table of the source and what becomes of it here.
+type member struct {
+	oid    uint32
+	ident  Ident
+	desc   *wal.Table // as last seen in the catalog
+	state  string
+	reason string
+	// position is where the table stands while it is not streaming with the
+	// others: its last published LSN, or its load's floor.
+	position wal.LSN
+	resync   bool
+	metadata string // URI at the head when the session began; empty: not in the lake
+
+	table *Table // streaming, or joining
+	// changes are the stream's messages for a table that is being loaded or
+	// caught up, in commit order.
+	changes *spool.Spool
+	replay  *spool.Reader
+	joining bool        // the load is done; changes are being replayed
+	decoder wal.Decoder // of the replay
+	late    bool        // its index has much to read
+	loadOn  bool        // a load of it is under way
+
+	rel      *wal.Relation // the newest the stream sent
+	relKnown bool          // the table's layout fits rel
+	relFirst bool          // rel is the first of this session
+
+	truncated bool   // a T explains that the file nodes changed
+	suspect   uint32 // polls in a row that saw unexplained file nodes
+	suspectAt wal.LSN
+	dropped   bool
+	progress  *progress // of the load under way, or the last
+	retryAt   time.Time // when a failed load may be tried again
+}
+
+// enroll lists the source's tables beside those of the head.
+func (s *session) enroll(found []wal.Table) {
+	known := map[uint32]*HeadTable{}
+	for i := range s.head.Tables {
+		known[s.head.Tables[i].OID] = &s.head.Tables[i]
+	}
+	for i := range found {
+		s.admit(&found[i], known[found[i].OID])
+		delete(known, found[i].OID)
+	}
+	for oid, h := range known {
+		m := &member{oid: oid, ident: h.Ident, state: Skipped, position: h.LSN, metadata: h.Metadata,
+			reason: "it is not among the tables to mirror any more, or has been dropped in Postgres", dropped: true}
+		s.members[oid] = m
+	}
+}
+
+// admit makes a member of a table found in the catalog; h is what the head
+// says of it, nil if it is new.
+func (s *session) admit(t *wal.Table, h *HeadTable) *member {
+	m := &member{oid: t.OID, ident: Ident{t.Schema, t.Name}, desc: t, state: Loading}
+	s.members[t.OID] = m
+	switch {
+	case h == nil:
+	case h.State == Quarantined:
+		m.state, m.reason = Quarantined, h.Reason
+	case h.State == Loading, h.Resync, h.State == Skipped:
+		m.resync = h.Metadata != ""
+		if m.resync {
+			m.state, m.reason = Behind, h.Reason
+		}
+	default:
+		m.state = h.State
+	}
+	if h != nil {
+		m.position, m.metadata = h.LSN, h.Metadata
+		if h.State == Streaming {
+			m.position = s.head.LSN
+		}
+		if h.Ident != m.ident {
+			m.quarantine(fmt.Sprintf("the table was renamed from %s to %s", h.Ident, m.ident))
+			m.ident = h.Ident
+		}
+	} else if old := s.byIdent(m.ident); old != nil {
+		// Dropped and created again under its name: the new table's rows
+		// replace the old one's.
+		m.metadata, m.resync = old.Metadata, true
+	}
+	if !t.Usable && m.state != Quarantined {
+		m.state, m.reason = Skipped, t.Reason
+	}
+	return m
+}
+
+func (s *session) byIdent(id Ident) *HeadTable {
+	for i := range s.head.Tables {
+		if s.head.Tables[i].Ident == id {
+			return &s.head.Tables[i]
+		}
+	}
+	return nil
+}
+
+func (m *member) quarantine(reason string) {
+	m.state, m.reason, m.joining = Quarantined, reason, false
+}
+
+// published lists the tables that belong into the publication: all but those
+// without a replica identity, which would make the user's own UPDATE fail.
+func (s *session) published() []wal.TableName {
+	var out []wal.TableName
+	for _, m := range s.sorted() {
+		if m.state != Skipped && m.desc != nil && m.desc.Usable {
+			out = append(out, wal.TableName{Schema: m.desc.Schema, Name: m.desc.Name})
+		}
+	}
+	return out
+}
+
+func (s *session) whyNone() string {
+	why := ": no table matches"
+	for _, m := range s.sorted() {
+		if m.state == Skipped {
+			why = fmt.Sprintf(": %s is skipped, for %s", m.ident, m.reason)
+		}
+	}
+	return why
+}
+
+func (s *session) sorted() []*member {
+	out := make([]*member, 0, len(s.members))
+	for _, m := range s.members {
+		out = append(out, m)
+	}
+	slices.SortFunc(out, func(a, b *member) int {
+		if a.ident != b.ident {
+			if a.ident.Namespace < b.ident.Namespace || a.ident.Namespace == b.ident.Namespace && a.ident.Name < b.ident.Name {
+				return -1
+			}
+			return 1
+		}
+		return int(int64(a.oid) - int64(b.oid))
+	})
+	return out
+}
+
+// takes says whether the table takes a commit whose record starts at lsn.
+func (m *member) takes(lsn wal.LSN) bool { return lsn >= m.position }
+
+// bind fits the newest Relation to the table before its next row.
+func (s *session) bind(ctx context.Context, m *member) error {
+	if m.relKnown {
+		return nil
+	}
+	if m.rel == nil {
+		return fmt.Errorf("change of %s before its relation message", m.ident)
+	}
+	desc := m.desc
+	if desc == nil || !m.relFirst || !sameShape(desc, m.rel) {
+		var err error
+		if desc, err = s.o.Source.Describe(ctx, m.oid); err != nil {
+			return fmt.Errorf("describe %s: %w", m.ident, err)
+		}
+		if desc != nil {
+			m.desc = desc
+		}
+	}
+	m.relFirst = false
+	ev, err := Evolve(m.table.layout, m.rel, desc)
+	if err != nil {
+		return err
+	}
+	if ev.Resync != "" {
+		s.resync(m, ev.Resync)
+		return nil
+	}
+	if ev.Layout != m.table.layout {
+		if err := m.table.evolve(ctx, ev.Layout); err != nil {
+			return err
+		}
+		s.log.Info("schema changed", "table", m.ident.String(), "lsn", s.txn.final.String(), "columns", len(ev.Layout.Columns))
+	}
+	m.table.wire(ev.Wire)
+	m.relKnown = true
+	return nil
+}
+
+// sameShape says whether the catalog's description and the stream's have the
+// same columns, so that it needs no fresh look.
+func sameShape(t *wal.Table, r *wal.Relation) bool {
+	i := 0
+	for _, c := range t.Columns {
+		if !streamed(c) {
+			continue
+		}
+		if i == len(r.Columns) || r.Columns[i].Name != c.Name || r.Columns[i].TypeOID != c.Type.OID {
+			return false
+		}
+		i++
+	}
+	return i == len(r.Columns) && t.ReplicaIdentity == r.ReplicaIdentity
+}
+
+// resync gives up following a table row by row: what the open epoch did to it
+// is dropped, it stays in the lake as last published, and a fresh load will
+// replace it.
+func (s *session) resync(m *member, why string) {
+	s.log.Warn("table has to be loaded anew", "table", m.ident.String(), "cause", why)
+	s.abandon(m)
+	m.state, m.reason, m.resync, m.joining = Behind, why, true, false
+	s.states[m.ident] = TableState{OID: m.oid, LSN: m.position, State: Behind, Reason: why, Resync: true}
+	s.startSpool(m)
+	s.requestLoads()
+}
+
+// quarantine stops a table, and only it, with its reason.
+func (s *session) quarantine(m *member, reason string) {
+	s.log.Error("table is quarantined", "table", m.ident.String(), "cause", reason)
+	s.counters.Errors.Add(1)
+	s.abandon(m)
+	m.quarantine(reason)
+	s.states[m.ident] = TableState{OID: m.oid, LSN: m.position, State: Quarantined, Reason: reason}
+}
+
+// abandon lets go of a table's open state; its part of a committing epoch, if
+// any, still lands.
+func (s *session) abandon(m *member) {
+	if m.changes != nil {
+		s.dropSpool(m)
+	}
+	if t := m.table; t != nil {
+		if m.state == Streaming {
+			m.position = s.sealedLSN
+		}
+		t.abandon(s.log)
+		m.table = nil
+	}
+}
+
+// startSpool parks the table's changes from here on.
+func (s *session) startSpool(m *member) {
+	sp, err := spool.Create(s.spoolDir, fmt.Sprintf("table-%d-%d", m.oid, s.nextSpool()), s.spill)
+	if err != nil {
+		s.fail(fmt.Errorf("park changes of %s: %w", m.ident, err))
+		return
+	}
+	m.changes = sp
+}
+
+// dropSpool lets go of the parked changes. Relations among those not replayed
+// are kept: Postgres sends one only once.
+func (s *session) dropSpool(m *member) {
+	if m.changes == nil {
+		return
+	}
+	s.keepRelation(m)
+	if err := m.changes.Remove(); err != nil {
+		s.log.Warn("remove parked changes", "table", m.ident.String(), "err", err)
+	}
+	m.changes, m.replay = nil, nil
+}
+
+func (s *session) keepRelation(m *member) {
+	r := m.replay
+	if r == nil {
+		var err error
+		if r, err = m.changes.Reader(); err != nil {
+			s.fail(fmt.Errorf("read parked changes of %s: %w", m.ident, err))
+			return
+		}
+	}
+	for {
+		_, _, msg, err := r.Next()
+		if err == io.EOF {
+			return
+		}
+		if err != nil {
+			s.fail(fmt.Errorf("read parked changes of %s: %w", m.ident, err))
+			return
+		}
+		if wal.Kind(msg[0]) != wal.KindRelation {
+			continue
+		}
+		if _, err := m.decoder.Decode(msg); err != nil {
+			s.fail(fmt.Errorf("read parked changes of %s: %w", m.ident, err))
+			return
+		}
+		m.described(m.decoder.Relation)
+	}
+}

@@ -1,0 +1,181 @@
+package lake
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"firn/wal"
+)
+
+// Source is the Postgres database that is mirrored.
+type Source interface {
+	Identify(ctx context.Context) (Identity, error)
+	// SwitchPoint is where the server's history left timeline from; ok is
+	// false if that timeline is not in it.
+	SwitchPoint(ctx context.Context, from int32) (lsn wal.LSN, ok bool, err error)
+	Catalog
+	Replication
+}
+
+// Catalog is what the source's system catalogs tell, at present.
+type Catalog interface {
+	// Tables describes the tables that the user's patterns match, usable or
+	// not.
+	Tables(ctx context.Context) ([]wal.Table, error)
+	// Describe tells one table as it is now; nil: it no longer exists.
+	Describe(ctx context.Context, oid uint32) (*wal.Table, error)
+	// Publish makes the publication list exactly these tables.
+	Publish(ctx context.Context, tables []wal.TableName) error
+}
+
+// Replication is the slot and what comes out of it.
+type Replication interface {
+	// Slot tells the state of our slot, nil if there is none.
+	Slot(ctx context.Context) (*SlotState, error)
+	DropSlot(ctx context.Context) error
+	// Snapshot creates our slot (permanent), or a temporary one beside it,
+	// and exports the snapshot of its consistent point. The tables are locked
+	// ACCESS SHARE before, so that none can be rewritten under the copy; the
+	// lock of a table ends with its Copy.
+	Snapshot(ctx context.Context, permanent bool, tables []wal.TableName) (Snapshot, error)
+	// Stream starts our slot's stream at start. It waits a while for a slot
+	// that another process holds, and then answers ErrSlotInUse. inProgress
+	// asks for large transactions while they are still open.
+	Stream(ctx context.Context, start wal.LSN, inProgress bool) (Stream, error)
+}
+
+// Identity says which server and database this is, and how far its WAL is.
+type Identity struct {
+	SystemID    string
+	Timeline    int32
+	Database    string
+	WALPosition wal.LSN
+}
+
+// SlotState is pg_replication_slots' row of our slot.
+type SlotState struct {
+	ConfirmedFlush wal.LSN
+	Lost           string // why it can't be used any more; empty: it can
+}
+
+// Snapshot is an exported snapshot and the connections that hold it.
+type Snapshot interface {
+	// Point is the slot's consistent point: commits whose record starts before
+	// it are in the snapshot, all others in the stream.
+	Point() wal.LSN
+	// Describe tells a table under the snapshot's lock.
+	Describe(ctx context.Context, oid uint32) (*wal.Table, error)
+	// Parts cuts a table into ranges to copy at the same time.
+	Parts(t *wal.Table) []Part
+	// Copy reads one part in binary form; text lists, by index into
+	// t.Columns, the columns to be cast to text, generated ones are left out.
+	// A nil value is NULL. row is fn's until it returns.
+	Copy(ctx context.Context, t *wal.Table, p Part, text []bool, fn func(row [][]byte) error) error
+	// Done releases the table's lock.
+	Done(t *wal.Table)
+	// Close ends the snapshot, and the slot if it is a temporary one.
+	Close()
+}
+
+// Part is a range of a table's pages within one snapshot.
+type Part struct {
+	Schema, Table string // the leaf, for a partitioned table
+	From, To      int64  // pages [From, To); To < 0: to the end
+}
+
+// Stream is the replication stream. Run reads it until ctx ends or it breaks;
+// Batches is closed when Run returns.
+type Stream interface {
+	Run(ctx context.Context) error
+	Batches() <-chan *wal.Batch
+	// Ack tells the server that everything before lsn is durable.
+	Ack(lsn wal.LSN)
+	// Server is the server's last known WAL end.
+	Server() wal.LSN
+	// Ping asks the server for its position, which comes as a keepalive.
+	Ping()
+}
+
+// Errors of the ports that the owner tells apart.
+var (
+	// ErrSlotInUse: another process holds the slot.
+	ErrSlotInUse = errors.New("the replication slot is in use")
+	// ErrFenced: a newer run has taken the lake over.
+	ErrFenced = errors.New("another firn has taken over this lake")
+	// ErrMoved: somebody else's commit moved a mirrored table.
+	ErrMoved = errors.New("a mirrored table was committed to by another client")
+)
+
+// Head is the lake's published state: one pointer that all tables move with.
+type Head interface {
+	// Read returns the newest state.
+	Read(ctx context.Context) (*HeadState, error)
+	// Claim makes this run the source's one writer.
+	Claim(ctx context.Context) error
+	// Publish makes one entry of p: all of it or, with an error, nothing.
+	// ErrMoved: a table isn't at its Move's From any more. ErrFenced.
+	Publish(ctx context.Context, p Publication) error
+	// Changed is closed when the state next changes, by us or others.
+	Changed() <-chan struct{}
+}
+
+// HeadState is what the head says.
+type HeadState struct {
+	Empty      bool // nothing has ever been written
+	Source     *SourceState
+	LSN        wal.LSN
+	Epoch      uint64
+	CommitTime time.Time
+	XID        uint32
+	Tables     []HeadTable
+}
+
+// SourceState is the source a lake belongs to.
+type SourceState struct {
+	SystemID string
+	Timeline int32
+	Database string
+	Point    wal.LSN // the slot's consistent point
+	Creating bool    // the slot is about to be created
+}
+
+// States of a mirrored table.
+const (
+	Loading     = "loading"
+	Streaming   = "streaming"
+	Behind      = "behind"
+	Skipped     = "skipped"
+	Quarantined = "quarantined"
+)
+
+// TableState is a table's standing. LSN is its position while it is not
+// streaming; a streaming table's is the head's.
+type TableState struct {
+	OID    uint32
+	LSN    wal.LSN
+	State  string
+	Reason string
+	Resync bool // its rows have to be loaded anew
+}
+
+// HeadTable is a mirrored table as the head names it.
+type HeadTable struct {
+	Ident    Ident
+	Metadata string // URI
+	TableState
+}
+
+// Publication is one entry: the moves of any number of tables.
+type Publication struct {
+	Stamp  // LSN 0: the head's is kept
+	Source *SourceState
+	Moves  []Move
+	States map[Ident]TableState // only those that change
+}
+
+// Tables makes and opens the files of tables.
+type Tables interface {
+	Create(ctx context.Context, id Ident, l *Layout) (TableStore, error)
+	Open(ctx context.Context, id Ident, metadata string) (TableStore, error)
+}

@@ -1,0 +1,99 @@
+package lake
+
+import (
+	"time"
+
+	"firn/wal"
+)
+
+// report makes the status that others read.
+func (s *session) report() { s.status.Store(s.snapshotStatus(true)) }
+
+func (s *session) snapshotStatus(running bool) *Status {
+	st := &Status{DurableLSN: s.durable, ReceivedLSN: max(s.position, s.idle), Epoch: s.committedEpoch, Running: running, CommitTime: s.commit.time}
+	if s.stream != nil {
+		st.ServerLSN = max(s.stream.Server(), st.ReceivedLSN)
+	}
+	clean := s.dirtyAt.IsZero() && s.committing == nil && !s.txn.open
+	if clean {
+		st.DurableLSN = max(st.DurableLSN, st.ReceivedLSN)
+	}
+	if st.ServerLSN > st.DurableLSN {
+		st.LagBytes = int64(st.ServerLSN - st.DurableLSN)
+	}
+	switch {
+	case s.committing != nil && !s.committing.began.IsZero():
+		st.Freshness = time.Since(s.committing.began).Seconds()
+	case !s.dirtyAt.IsZero():
+		st.Freshness = time.Since(s.dirtyAt).Seconds()
+	}
+	for _, m := range s.sorted() {
+		st.Tables = append(st.Tables, s.tableStatus(m))
+	}
+	return st
+}
+
+func (s *session) tableStatus(m *member) TableStatus {
+	t := TableStatus{Name: m.ident.String(), State: m.state, Reason: m.reason, LSN: m.position}
+	if p := m.progress; p != nil && m.state != Streaming {
+		t.LoadRows, t.LoadTotal, t.LoadBytes = p.rows.Load(), p.total.Load(), p.bytes.Load()
+	}
+	if m.state == Streaming {
+		t.LSN = s.durable
+	}
+	if m.table != nil {
+		t.Rows = m.table.live
+		f := m.table.store.Footprint()
+		t.DataFiles, t.DeleteFiles, t.Bytes, t.SnapshotID = f.DataFiles, f.DeleteFiles, f.Bytes, f.SnapshotID
+	}
+	return t
+}
+
+// accept takes a request of another goroutine.
+func (s *session) accept(r request) {
+	switch r.kind {
+	case requestHold:
+		s.held = time.Now().Add(holdMax)
+		r.reply <- reply{lsn: s.position}
+	case requestCut:
+		s.held = time.Time{}
+		if r.lsn < max(s.position, s.durable) {
+			r.reply <- reply{err: errLate}
+			return
+		}
+		s.cuts = append(s.cuts, r)
+		s.stream.Ping()
+	default:
+		s.waits = append(s.waits, r)
+		s.stream.Ping()
+	}
+}
+
+// pollResult is one look at the source's catalogs.
+type pollResult struct {
+	tables []wal.Table
+	end    wal.LSN // the server's WAL end after the look
+	err    error
+}
+
+// poll looks at the catalogs beside the owner.
+func (s *session) poll() {
+	if s.polling || s.stopping {
+		return
+	}
+	s.polling = true
+	s.group.Go(func() error {
+		var r pollResult
+		r.tables, r.err = s.o.Source.Tables(s.ctx)
+		if r.err == nil {
+			var id Identity
+			id, r.err = s.o.Source.Identify(s.ctx)
+			r.end = id.WALPosition
+		}
+		select {
+		case s.polled <- r:
+		case <-s.ctx.Done():
+		}
+		return nil
+	})
+}

@@ -1,0 +1,179 @@
+package lake
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/RoaringBitmap/roaring/v2"
+
+	"firn/lake/index"
+)
+
+// flush gives the open batch's live rows their places in the current data file
+// and hands the batch to that file's encoder. It waits while the encoders are
+// full.
+func (t *Table) flush(ctx context.Context) error {
+	b := t.open
+	if b == nil {
+		return nil
+	}
+	t.open = nil
+	rec := t.rows.take()
+	e := t.touch()
+	if f := e.current; f != nil && f.enc.out.Bytes() >= fileBytesMax {
+		t.roll()
+	}
+	if e.current == nil {
+		if err := t.beginFile(); err != nil {
+			rec.Release()
+			return err
+		}
+	}
+	f := e.current
+	f.rows += b.flushed(f, f.rows)
+	return f.enc.send(ctx, rec, b)
+}
+
+// beginFile opens the next data file and its encoder.
+func (t *Table) beginFile() error {
+	enc, err := newEncoder(t.store, t.layout, t.room)
+	if err != nil {
+		return fmt.Errorf("begin data file of %s: %w", t.Ident, err)
+	}
+	f := &dataFile{no: t.nextFile(), path: enc.out.Path(), enc: enc}
+	t.files[f.no] = f
+	e := t.touch()
+	e.current = f
+	e.added = append(e.added, f)
+	t.spawn(enc.run)
+	return nil
+}
+
+// nextFile numbers a file; an append table has no index, and needs no more
+// than a number that is new in this session.
+func (t *Table) nextFile() uint32 {
+	if t.index != nil {
+		return t.index.NextFile()
+	}
+	t.lastFile++
+	return t.lastFile
+}
+
+// roll ends the current data file: no batch follows, its upload begins.
+func (t *Table) roll() {
+	if t.epoch == nil || t.epoch.current == nil {
+		return
+	}
+	t.epoch.current.enc.finish()
+	t.epoch.current = nil
+}
+
+// sealed is one table's part of a sealed epoch. It is the committing
+// goroutine's until it has been published, except for table, which only the
+// owner touches.
+type sealed struct {
+	table  *Table
+	ident  Ident
+	store  TableStore
+	epoch  *tableEpoch
+	layout *Layout // not nil: the schema or the layout property is part of the change
+	dead   map[*dataFile]*roaring.Bitmap
+	change *Change
+	next   Prepared
+	fresh  *TableState // its standing, if this is its first epoch since a load
+}
+
+// seal ends what the open epoch did to the table and begins the next; nil if
+// there is nothing to publish.
+func (t *Table) seal(ctx context.Context) (*sealed, error) {
+	if t.epoch == nil {
+		return nil, nil
+	}
+	if err := t.flush(ctx); err != nil {
+		return nil, err
+	}
+	t.roll()
+	s := &sealed{table: t, ident: t.Ident, store: t.store, epoch: t.epoch, dead: t.epoch.dead, fresh: t.fresh}
+	if t.epoch.layout {
+		s.layout = t.layout
+	}
+	t.epoch, t.fresh = nil, nil
+	if t.index != nil {
+		if err := t.index.Seal(); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// build waits for the encoders and writes the Change down.
+func (s *sealed) build(ctx context.Context, stamp Stamp) error {
+	c := &Change{Stamp: stamp, Truncate: s.epoch.truncated, Dead: make(map[string]*roaring.Bitmap, len(s.dead))}
+	c.Kind = s.epoch.kind
+	if s.layout != nil {
+		c.Schema = s.layout.Schema()
+		c.Properties = map[string]string{layoutProperty: s.layout.encode()}
+	}
+	c.Add = append(c.Add, s.epoch.preloaded...)
+	for _, f := range s.epoch.added {
+		n, err := f.enc.wait(ctx)
+		if err != nil {
+			return err
+		}
+		if n != nil {
+			c.Add = append(c.Add, n)
+		}
+	}
+	for f, d := range s.dead {
+		c.Dead[f.path] = d
+	}
+	var err error
+	if s.next, err = s.store.Prepare(ctx, c); err != nil {
+		return fmt.Errorf("prepare snapshot of %s: %w", s.ident, err)
+	}
+	s.change = c
+	return nil
+}
+
+// published makes the sealed epoch the table's base: the store adopts the
+// snapshot, and the index moves what the epoch's overlay holds to its places.
+func (t *Table) published(s *sealed, epoch uint64) error {
+	t.store.Adopt(s.next)
+	if t.abandoned {
+		return nil
+	}
+	for _, f := range s.epoch.added {
+		f.enc = nil
+		if f.rows == 0 || f.dead != nil && f.dead.GetCardinality() == uint64(f.rows) {
+			delete(t.files, f.no)
+		}
+	}
+	for f := range s.dead {
+		if f.enc == nil && f.dead.GetCardinality() == uint64(f.rows) {
+			delete(t.files, f.no)
+		}
+	}
+	if t.index != nil {
+		if err := t.merge(epoch, s.next.Move().SnapshotID); err != nil {
+			return err
+		}
+	}
+	for _, id := range s.epoch.batches {
+		delete(t.batches, id)
+	}
+	return nil
+}
+
+func (t *Table) merge(epoch uint64, snapshot int64) error {
+	err := t.index.Merge(epoch, snapshot, t.fileNames(), func(l index.Loc) (index.Loc, bool) {
+		f, pos, b := t.resolve(l)
+		if f == nil || b != nil || t.files[f.no] != f {
+			return index.Loc{}, false
+		}
+		return index.Loc{File: f.no, Pos: pos}, true
+	})
+	if err != nil {
+		return fmt.Errorf("merge index of %s: %w", t.Ident, err)
+	}
+	return nil
+}

@@ -1,0 +1,241 @@
+package lake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/apache/arrow-go/v18/arrow/memory"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
+
+	"firn/wal"
+)
+
+// session is one run from the head to a failure or the end: the owner. All its
+// fields belong to the goroutine of run.
+type session struct {
+	*Lake
+	log   *slog.Logger
+	group *errgroup.Group
+	ctx   context.Context // of the group
+	room  *encoding
+
+	head     *HeadState // as it was when the session began
+	source   string     // system identifier / timeline / database
+	stream   Stream
+	initial  Snapshot // of the slot's creation; nil otherwise
+	spoolDir string
+	spools   int
+
+	members map[uint32]*member // by OID
+	decoder wal.Decoder
+	txn     transaction           // the one being read, if open
+	parked  map[uint32]*parkedTxn // streamed in-progress transactions, by xid
+	inside  *parkedTxn            // the one whose stream block is being read
+	strange map[uint32]bool       // relations that are none of ours, said once
+
+	states  map[Ident]TableState // changes of standing that the next entry carries
+	loading bool
+	loads   chan loadResult
+	polling bool
+	polled  chan pollResult
+	joining []*member
+
+	// The open epoch.
+	position  wal.LSN // end of the last commit applied
+	commit    lastCommit
+	idle      wal.LSN   // WAL end that the server said holds nothing more for us
+	dirtyAt   time.Time // when the oldest change of the open epoch arrived; zero: nothing to publish
+	cutSoon   bool      // cut at the next commit boundary whatever the clock says
+	cuts      []request // exact cuts asked for
+	waits     []request // durability asked for
+	epochNo   uint64    // of the newest sealed epoch
+	sealedLSN wal.LSN
+	held      time.Time // until when nothing is read, for an exact cut to come
+
+	// The committing epoch.
+	committing *epoch
+	committed  chan error
+
+	durable        wal.LSN // of the head
+	committedEpoch uint64  // of the head
+	advanced       time.Time
+	stopping       bool
+	failure        error
+}
+
+type lastCommit struct {
+	time time.Time
+	xid  uint32
+}
+
+func (s *session) nextSpool() int { s.spools++; return s.spools }
+
+// fail notes an error that ends the session at the next look.
+func (s *session) fail(err error) {
+	if s.failure == nil {
+		s.failure = err
+	}
+}
+
+// session runs one session.
+func (l *Lake) session(ctx context.Context) (err error) {
+	// The group outlives ctx by the time it takes to commit what is open.
+	base, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	group, gctx := errgroup.WithContext(base)
+	s := &session{
+		Lake: l, log: l.o.Logger, group: group, ctx: gctx,
+		room: &encoding{
+			bytes: semaphore.NewWeighted(encodingBytesMax),
+			cpus:  semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))),
+			mem:   memory.DefaultAllocator,
+		},
+		members: map[uint32]*member{}, parked: map[uint32]*parkedTxn{}, strange: map[uint32]bool{},
+		states: map[Ident]TableState{}, loads: make(chan loadResult), polled: make(chan pollResult), committed: make(chan error, 1),
+		spoolDir: filepath.Join(l.o.StateDir, "spool"), advanced: time.Now(),
+	}
+	if err := os.RemoveAll(s.spoolDir); err != nil {
+		return fmt.Errorf("clear spool folder: %w", err)
+	}
+	if err := os.MkdirAll(s.spoolDir, 0o700); err != nil {
+		return fmt.Errorf("create spool folder: %w", err)
+	}
+	defer func() {
+		stop()
+		werr := group.Wait()
+		s.close()
+		if err == nil && werr != nil && !errors.Is(werr, context.Canceled) {
+			err = werr
+		}
+	}()
+	if err := s.begin(ctx); err != nil {
+		return err
+	}
+	group.Go(func() error {
+		err := s.stream.Run(gctx)
+		if err != nil && gctx.Err() == nil {
+			return fmt.Errorf("read replication stream: %w", err)
+		}
+		return nil
+	})
+	return s.run(ctx)
+}
+
+// close releases what the session held; its goroutines have ended.
+func (s *session) close() {
+	for _, m := range s.members {
+		if m.table != nil {
+			m.table.close(s.log)
+			m.table = nil
+		}
+		s.dropSpool(m)
+	}
+	for _, p := range s.parked {
+		p.drop(s.log)
+	}
+	if s.initial != nil {
+		s.initial.Close()
+	}
+	for _, r := range append(s.cuts, s.waits...) {
+		r.reply <- reply{err: errRestart}
+	}
+	s.status.Store(s.snapshotStatus(false))
+}
+
+// run is the owner's loop.
+func (s *session) run(ctx context.Context) error {
+	tick := time.NewTicker(min(s.o.Freshness/4, 250*time.Millisecond))
+	defer tick.Stop()
+	poll := time.NewTicker(s.o.Poll)
+	defer poll.Stop()
+	s.requestLoads()
+	s.report()
+	done := ctx.Done()
+	var stopBy <-chan time.Time
+	batches := s.stream.Batches()
+	for {
+		// Replay before reading on: what is parked only grows meanwhile.
+		more, err := s.replaySome()
+		if err != nil {
+			return err
+		}
+		var again <-chan struct{}
+		if more {
+			again = always
+		}
+		if err := s.maybeCut(); err != nil {
+			return err
+		}
+		if s.failure != nil {
+			return s.failure
+		}
+		if s.stopping && s.committing == nil && (s.dirtyAt.IsZero() || s.txn.open) {
+			s.log.Info("stopped", "lsn", s.durable.String())
+			return nil
+		}
+		in := batches
+		if time.Now().Before(s.held) {
+			in = nil
+		}
+		select {
+		case b, ok := <-in:
+			if !ok {
+				if err := s.group.Wait(); err != nil {
+					return err
+				}
+				return errors.New("the replication stream ended")
+			}
+			err := s.consume(b)
+			b.Release()
+			if err != nil {
+				return err
+			}
+		case err := <-s.committed:
+			if err := s.finishCommit(err); err != nil {
+				return err
+			}
+		case r := <-s.loads:
+			if err := s.loadDone(r); err != nil {
+				return err
+			}
+		case r := <-s.requests:
+			s.accept(r)
+		case <-poll.C:
+			s.poll()
+		case r := <-s.polled:
+			if err := s.pollDone(r); err != nil {
+				return err
+			}
+		case <-tick.C:
+			s.report()
+		case <-again:
+		case <-s.ctx.Done():
+			return s.group.Wait()
+		case <-done:
+			done = nil
+			s.stopping, s.cutSoon = true, true
+			stopBy = time.After(5 * time.Second)
+			if !s.txn.open {
+				batches = nil // nothing more begins
+			}
+		case <-stopBy:
+			if s.committing == nil {
+				return nil
+			}
+			stopBy = time.After(time.Second)
+		}
+		if s.stopping && !s.txn.open {
+			batches = nil
+		}
+	}
+}
+
+// always is ready to be received from.
+var always = func() chan struct{} { c := make(chan struct{}); close(c); return c }()

@@ -1,0 +1,383 @@
+package lake
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"firn/lake/column"
+	"firn/wal"
+	"firn/wal/spool"
+)
+
+// transaction is the one whose changes are being applied.
+type transaction struct {
+	open  bool
+	final wal.LSN // start of its commit record
+	time  time.Time
+	xid   uint32
+}
+
+// parkedTxn is a transaction that Postgres streams while it is in progress:
+// its messages wait on disk, as they came but for the subtransaction's id,
+// until its end is known.
+type parkedTxn struct {
+	xid     uint32
+	spool   *spool.Spool
+	aborted map[uint32]bool // subtransactions rolled back
+}
+
+func (p *parkedTxn) drop(log *slog.Logger) {
+	if err := p.spool.Remove(); err != nil {
+		log.Warn("remove parked transaction", "xid", p.xid, "err", err)
+	}
+}
+
+// consume takes one batch of the stream.
+func (s *session) consume(b *wal.Batch) error {
+	for {
+		m, ok, err := b.Next()
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return nil
+		}
+		if m.Data == nil {
+			s.keepalive(m)
+			continue
+		}
+		if err := s.message(m.Data); err != nil {
+			return err
+		}
+		if s.failure != nil {
+			return s.failure
+		}
+	}
+}
+
+// keepalive notes how far the server has read. Outside a transaction that is
+// how far we are, too: one that is still in progress comes again whole.
+func (s *session) keepalive(m wal.Message) {
+	if !s.txn.open {
+		s.idle = max(s.idle, m.WALEnd)
+	}
+	if m.Reply {
+		s.cutSoon = true // the server may be waiting to shut down (PROTOCOL §29)
+	}
+}
+
+// message takes one pgoutput message.
+func (s *session) message(data []byte) error {
+	if s.inside != nil && len(data) > 0 && data[0] != byte(wal.KindStreamStop) {
+		return s.park(data)
+	}
+	kind, err := s.decoder.Decode(data)
+	if err != nil {
+		return err
+	}
+	d := &s.decoder
+	switch kind {
+	case wal.KindBegin:
+		return s.beginTxn(transaction{open: true, final: d.Begin.FinalLSN, time: d.Begin.Time, xid: d.Begin.XID})
+	case wal.KindCommit:
+		s.endTxn(d.Commit.EndLSN, d.Commit.Time)
+	case wal.KindStreamStart:
+		return s.beginBlock(d.StreamStart.XID)
+	case wal.KindStreamStop:
+		s.inside = nil
+	case wal.KindStreamAbort:
+		s.abort(d.StreamAbort.XID, d.StreamAbort.SubXID)
+	case wal.KindStreamCommit:
+		return s.commitParked(d.StreamCommit)
+	case wal.KindOrigin, wal.KindType, wal.KindLogical:
+		// Types are asked of the catalog; messages are nobody's rows.
+	default:
+		return s.change(d, kind, data)
+	}
+	return nil
+}
+
+func (s *session) beginTxn(t transaction) error {
+	if err := s.cutBefore(t.final); err != nil {
+		return err
+	}
+	s.txn = t
+	return nil
+}
+
+func (s *session) endTxn(end wal.LSN, at time.Time) {
+	s.txn.open = false
+	s.position = max(s.position, end)
+	s.commit = lastCommit{time: at, xid: s.txn.xid}
+	s.counters.Transactions.Add(1)
+}
+
+// beginBlock opens or goes on with a streamed transaction.
+func (s *session) beginBlock(xid uint32) error {
+	p := s.parked[xid]
+	if p == nil {
+		sp, err := spool.Create(s.spoolDir, fmt.Sprintf("txn-%d-%d", xid, s.nextSpool()), s.spill)
+		if err != nil {
+			return fmt.Errorf("park transaction %d: %w", xid, err)
+		}
+		p = &parkedTxn{xid: xid, spool: sp, aborted: map[uint32]bool{}}
+		s.parked[xid] = p
+	}
+	s.inside = p
+	return nil
+}
+
+// park keeps a message of the open stream block. It carries its
+// subtransaction's id after the first byte; parked, it looks as outside a block.
+func (s *session) park(data []byte) error {
+	if data[0] == byte(wal.KindOrigin) {
+		return nil // it has no transaction's id, and nobody asks for it
+	}
+	if len(data) < 5 {
+		return fmt.Errorf("park message %q: %d bytes are too few", data[0], len(data))
+	}
+	xid := binary.BigEndian.Uint32(data[1:])
+	data[4] = data[0]
+	err := s.inside.spool.Append(0, xid, data[4:])
+	s.counters.SpilledBytes.Add(int64(len(data)))
+	if err != nil {
+		// Only commits of streamed transactions free their room, and they may
+		// never come while we don't read: take them unstreamed (PROTOCOL §28).
+		s.Lake.unstreamed = true
+		return fmt.Errorf("park transaction %d (%w): reading it unstreamed instead: %w", s.inside.xid, err, errRestart)
+	}
+	return nil
+}
+
+func (s *session) abort(xid, sub uint32) {
+	p := s.parked[xid]
+	if p == nil {
+		return // nothing of it came since we connected
+	}
+	if xid != sub {
+		p.aborted[sub] = true
+		return
+	}
+	p.drop(s.log)
+	delete(s.parked, xid)
+}
+
+// commitParked applies a streamed transaction as if it came now.
+func (s *session) commitParked(c wal.StreamCommit) error {
+	p := s.parked[c.XID]
+	if err := s.beginTxn(transaction{open: true, final: c.LSN, time: c.Time, xid: c.XID}); err != nil {
+		return err
+	}
+	if p != nil {
+		r, err := p.spool.Reader()
+		if err != nil {
+			return fmt.Errorf("replay transaction %d: %w", c.XID, err)
+		}
+		var d wal.Decoder
+		for {
+			_, xid, msg, err := r.Next()
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				return fmt.Errorf("replay transaction %d: %w", c.XID, err)
+			}
+			if p.aborted[xid] {
+				continue
+			}
+			kind, err := d.Decode(msg)
+			if err != nil {
+				return fmt.Errorf("replay transaction %d: %w", c.XID, err)
+			}
+			if err := s.change(&d, kind, msg); err != nil {
+				return err
+			}
+			if s.failure != nil {
+				return s.failure
+			}
+		}
+		p.drop(s.log)
+		delete(s.parked, c.XID)
+	}
+	s.endTxn(c.EndLSN, c.Time)
+	return nil
+}
+
+// change takes a message about a relation, live or replayed from a streamed
+// transaction.
+func (s *session) change(d *wal.Decoder, kind wal.Kind, raw []byte) error {
+	switch kind {
+	case wal.KindRelation:
+		if m := s.members[d.Relation.ID]; m != nil {
+			if m.changes != nil {
+				return s.parkFor(m, raw)
+			}
+			m.described(d.Relation)
+		}
+		return nil
+	case wal.KindTruncate:
+		for _, oid := range d.Truncate.Relations {
+			if m := s.members[oid]; m != nil && m.takes(s.txn.final) {
+				if err := s.changeOf(m, d, kind, raw); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	case wal.KindInsert, wal.KindUpdate, wal.KindDelete:
+		m := s.members[d.RelationID]
+		if m == nil {
+			if !s.strange[d.RelationID] {
+				s.strange[d.RelationID] = true
+				s.log.Warn("the publication has a table that is not mirrored; its changes are left out", "oid", d.RelationID)
+			}
+			return nil
+		}
+		if !m.takes(s.txn.final) {
+			return nil
+		}
+		return s.changeOf(m, d, kind, raw)
+	case wal.KindOrigin, wal.KindType, wal.KindLogical:
+		return nil
+	}
+	return fmt.Errorf("apply change: message %s is out of place", kind)
+}
+
+// described notes a new Relation message; it is fitted to the table before the
+// next row that the table takes.
+func (m *member) described(r *wal.Relation) {
+	m.relFirst = m.rel == nil
+	m.rel, m.relKnown = r, false
+}
+
+func (s *session) changeOf(m *member, d *wal.Decoder, kind wal.Kind, raw []byte) error {
+	switch {
+	case m.changes != nil:
+		return s.parkFor(m, raw)
+	case m.state != Streaming:
+		return nil
+	}
+	return s.apply(m, d, kind, raw)
+}
+
+// apply does a change to a table that is followed.
+func (s *session) apply(m *member, d *wal.Decoder, kind wal.Kind, raw []byte) error {
+	if kind != wal.KindTruncate {
+		if err := s.bind(s.ctx, m); err != nil {
+			return err
+		}
+		if m.table == nil { // bind gave it up for a fresh load
+			return s.parkFor(m, raw)
+		}
+	}
+	if s.dirtyAt.IsZero() {
+		s.dirtyAt = time.Now()
+	}
+	t := m.table
+	var err error
+	switch kind {
+	case wal.KindInsert:
+		s.counters.Inserts.Add(1)
+		err = t.insert(s.ctx, d.New)
+	case wal.KindUpdate:
+		s.counters.Updates.Add(1)
+		err = t.update(s.ctx, oldTuple(d), d.New, d.OldKind == 'O')
+	case wal.KindDelete:
+		s.counters.Deletes.Add(1)
+		err = t.delete(d.Old)
+	case wal.KindTruncate:
+		s.counters.Truncates.Add(1)
+		t.truncate()
+		m.truncated = true
+	}
+	return s.judge(m, err)
+}
+
+func oldTuple(d *wal.Decoder) wal.Tuple {
+	if d.OldKind == 0 {
+		return nil
+	}
+	return d.Old
+}
+
+// judge decides what an error of a row means: this table, or everything.
+func (s *session) judge(m *member, err error) error {
+	if err == nil {
+		return nil
+	}
+	var wrong *Contradiction
+	if errors.As(err, &wrong) {
+		wrong.LSN = s.txn.final
+		if s.distrust[m.ident] == wrong.LSN {
+			s.quarantine(m, wrong.Error()+", although its index was rebuilt from the files")
+			return nil
+		}
+		s.distrust[m.ident] = wrong.LSN
+		return wrong
+	}
+	var row *RowError
+	if errors.As(err, &row) && (errors.Is(err, column.ErrUnrepresentable) || errors.Is(err, column.ErrMalformed)) {
+		s.quarantine(m, fmt.Sprintf("%v (LSN %s)", row, s.txn.final))
+		return nil
+	}
+	return err
+}
+
+// parkFor keeps a change for a table that is not followed yet.
+func (s *session) parkFor(m *member, raw []byte) error {
+	for {
+		if m.changes == nil { // its load ended, or it was stopped, meanwhile
+			var d wal.Decoder
+			kind, err := d.Decode(raw)
+			if err != nil {
+				return err
+			}
+			if kind == wal.KindRelation {
+				m.described(d.Relation)
+				return nil
+			}
+			return s.changeOf(m, &d, kind, raw)
+		}
+		err := m.changes.Append(s.txn.final, s.txn.xid, raw)
+		if err == nil {
+			s.counters.SpilledBytes.Add(int64(len(raw)))
+			return nil
+		}
+		if !errors.Is(err, spool.ErrBudget) {
+			return fmt.Errorf("park change of %s: %w", m.ident, err)
+		}
+		if err := s.waitForRoom(m); err != nil {
+			return err
+		}
+	}
+}
+
+// waitForRoom stops reading the stream until a load has ended and its parked
+// changes are applied (PROTOCOL §25).
+func (s *session) waitForRoom(m *member) error {
+	if !s.loading && len(s.joining) == 0 {
+		return fmt.Errorf("park change of %s: the spill budget of %d bytes is full and no load will free it", m.ident, s.spill.Max())
+	}
+	s.log.Warn("the spill budget is full: the stream waits for a load to end", "table", m.ident.String(), "bytes", s.spill.Max())
+	if len(s.joining) == 0 {
+		select {
+		case r := <-s.loads:
+			if err := s.loadDone(r); err != nil {
+				return err
+			}
+		case <-s.ctx.Done():
+			return s.ctx.Err()
+		}
+	}
+	for more := true; more; {
+		var err error
+		if more, err = s.replaySome(); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,458 @@
+package lake
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+
+	"github.com/RoaringBitmap/roaring/v2"
+
+	"firn/lake/index"
+	"firn/wal"
+)
+
+// Table is the owner's picture of one mirrored table: what is live, where each
+// row is, and what the open epoch has done to it so far. Only the owner's
+// goroutine touches it, encoders excepted, which get what they need by value.
+//
+// A row's life: append puts it into the open batch (builders); flush gives the
+// batch's live rows places in the current data file and hands it to that
+// file's encoder; seal ends the file and turns all of it into a Change; after
+// the publish, published makes the new places the index's own. A row that dies
+// is marked in its batch while that is open, in its file's delete bitmap later.
+type Table struct {
+	Ident  Ident
+	layout *Layout
+	store  TableStore
+	room   *encoding
+	spawn  func(func(context.Context) error) // runs an encoder in the session's group
+
+	index   *index.Index // nil: the table has no way to find rows (append)
+	key     *rowKey      // nil: as index
+	whole   bool         // the key is a hash over the whole row, and not unique
+	keyWire []int        // the Relation's position of each key column
+
+	files map[uint32]*dataFile // live, committing and open, by number
+
+	rows    *rowBuilder
+	open    *batch
+	batches map[uint32]*batch // of the open and the committing epoch
+	nextID  uint32
+
+	epoch *tableEpoch // of the open epoch; nil: nothing happened to the table
+	live  int64       // rows alive
+
+	unread    map[uint32]bool // files whose keys the index does not have, until catchUp
+	fresh     *TableState     // the standing that its next epoch makes known
+	lastFile  uint32          // highest file number, for a table without an index
+	abandoned bool            // what it holds is no longer followed
+}
+
+// tableEpoch is what the open epoch has done to a table.
+type tableEpoch struct {
+	added     []*dataFile // files begun in this epoch, in order
+	current   *dataFile   // the one being written; nil: none
+	dead      map[*dataFile]*roaring.Bitmap
+	truncated bool
+	layout    bool // the schema or the layout property changed
+	kind      string
+	batches   []uint32
+	preloaded []*NewFile // of a load, encoded elsewhere
+}
+
+func (t *Table) touch() *tableEpoch {
+	if t.epoch == nil {
+		t.epoch = &tableEpoch{dead: map[*dataFile]*roaring.Bitmap{}, kind: "stream"}
+	}
+	return t.epoch
+}
+
+// use makes l the layout from here on. The open batch and file end: a data
+// file has one schema.
+func (t *Table) use(ctx context.Context, l *Layout) error {
+	if err := t.flush(ctx); err != nil {
+		return err
+	}
+	t.roll()
+	r, err := newRowBuilder(t.room.mem, l)
+	if err != nil {
+		return fmt.Errorf("columns of %s: %w", t.Ident, err)
+	}
+	t.release()
+	t.rows, t.layout = r, l
+	t.key = newRowKey(l)
+	_, t.whole = l.indexed()
+	return nil
+}
+
+// evolve goes on with a layout that the stream has moved to.
+func (t *Table) evolve(ctx context.Context, l *Layout) error {
+	t.touch().layout = true
+	return t.use(ctx, l)
+}
+
+// wire says which column each of the Relation's is.
+func (t *Table) wire(to []int) {
+	t.rows.wire = to
+	t.keyWire = t.keyWire[:0]
+	if t.key == nil {
+		return
+	}
+	for _, c := range t.key.cols {
+		t.keyWire = append(t.keyWire, slices.Index(to, c))
+	}
+}
+
+// release drops the builders. No row may follow.
+func (t *Table) release() {
+	if t.rows != nil {
+		t.rows.arrow.Release()
+		t.rows = nil
+	}
+}
+
+// abandon drops what the open epoch did to the table, and all that is known of
+// it; its part of a committing epoch may still be published.
+func (t *Table) abandon(log *slog.Logger) {
+	if t.epoch != nil {
+		t.roll()
+	}
+	t.abandoned = true
+	t.close(log)
+}
+
+// close gives up the index and the builders. The index is a cache: trouble
+// with it costs a rebuild and is only said.
+func (t *Table) close(log *slog.Logger) {
+	t.release()
+	if t.index != nil {
+		if err := t.index.Close(); err != nil {
+			log.Warn("close row index", "table", t.Ident.String(), "err", err)
+		}
+		t.index = nil
+	}
+}
+
+// Contradiction is a look-up that the stream proves wrong: an UPDATE or DELETE
+// of a row the index doesn't know, an INSERT of one it does (PROTOCOL §19).
+type Contradiction struct {
+	Table Ident
+	Op    string
+	Key   string
+	LSN   wal.LSN
+}
+
+func (c *Contradiction) Error() string {
+	want := "is not in the lake"
+	if c.Op == "INSERT" {
+		want = "is in the lake already"
+	}
+	return fmt.Sprintf("%s of %s at %s: the row with key %s %s", c.Op, c.Table, c.LSN, c.Key, want)
+}
+
+// insert appends a new row.
+func (t *Table) insert(ctx context.Context, row wal.Tuple) error {
+	if err := t.begin(); err != nil {
+		return err
+	}
+	return t.place(ctx, row, nil, index.Loc{}, "INSERT")
+}
+
+// update replaces a row. old is the K or O tuple, nil if the key is unchanged
+// and the new row has it; full says that old has every column (O).
+func (t *Table) update(ctx context.Context, old, row wal.Tuple, full bool) error {
+	by := row
+	if old != nil {
+		by = old
+	}
+	k, err := t.keyOf(by, nil)
+	if err != nil {
+		return err
+	}
+	loc, ok := t.find(k)
+	if !ok {
+		return t.contradiction("UPDATE", by)
+	}
+	if !full {
+		old = nil
+		if err := t.settle(ctx, row, loc); err != nil {
+			return err
+		}
+	}
+	if err := t.begin(); err != nil {
+		return err
+	}
+	if err := t.kill(loc); err != nil {
+		return err
+	}
+	if err := t.index.Remove(k, loc); err != nil {
+		return err
+	}
+	return t.place(ctx, row, old, loc, "UPDATE")
+}
+
+// delete removes the row that the K or O tuple names.
+func (t *Table) delete(old wal.Tuple) error {
+	k, err := t.keyOf(old, nil)
+	if err != nil {
+		return err
+	}
+	loc, ok := t.find(k)
+	if !ok {
+		return t.contradiction("DELETE", old)
+	}
+	if err := t.index.Remove(k, loc); err != nil {
+		return err
+	}
+	return t.kill(loc)
+}
+
+// truncate drops every row. Files that the open epoch began are abandoned: no
+// snapshot will name them.
+func (t *Table) truncate() {
+	e := t.touch()
+	if t.open != nil {
+		t.rows.take().Release()
+		t.open = nil
+	}
+	t.roll()
+	e.added, e.preloaded, e.truncated = nil, nil, true
+	clear(e.dead)
+	clear(t.files)
+	t.live = 0
+	if t.index != nil {
+		t.index.Truncate()
+	}
+}
+
+// keyOf is the index key of the row that a tuple names; values that row left
+// out as unchanged are taken from old.
+func (t *Table) keyOf(row, old wal.Tuple) (index.Key, error) {
+	if t.key == nil {
+		return index.Key{}, fmt.Errorf("%s has no replica identity: its rows can't be found again", t.Ident)
+	}
+	if len(row) != len(t.rows.wire) || old != nil && len(old) != len(row) {
+		return index.Key{}, fmt.Errorf("key of %s: tuple of %d columns, the relation has %d", t.Ident, len(row), len(t.rows.wire))
+	}
+	t.key.begin()
+	for i, c := range t.keyWire {
+		v := &row[c]
+		if v.Kind == 'u' && old != nil {
+			v = &old[c]
+		}
+		if err := t.key.value(i, *v); err != nil {
+			return index.Key{}, fmt.Errorf("key of %s: %w", t.Ident, err)
+		}
+	}
+	return t.key.sum(), nil
+}
+
+// find returns the live place of the row with key k.
+func (t *Table) find(k index.Key) (index.Loc, bool) {
+	if !t.whole {
+		loc, ok := t.index.Get(k)
+		return loc, ok && t.isLive(loc)
+	}
+	var found index.Loc
+	ok := false
+	t.index.All(k, func(l index.Loc) bool {
+		if t.isLive(l) {
+			found, ok = l, true
+		}
+		return !ok
+	})
+	return found, ok
+}
+
+// isLive says whether loc is a row of the present: in a batch or file that we
+// hold, and not dead there (PROTOCOL §19).
+func (t *Table) isLive(loc index.Loc) bool {
+	f, pos, b := t.resolve(loc)
+	if b != nil {
+		return !b.isDead(loc.Pos)
+	}
+	return f != nil && t.files[f.no] == f && !f.isDead(pos)
+}
+
+// resolve finds a row's file and position, or its open batch. All nil: it is
+// nowhere any more.
+func (t *Table) resolve(loc index.Loc) (*dataFile, uint32, *batch) {
+	if !loc.Virtual() {
+		return t.files[loc.File], loc.Pos, nil
+	}
+	b := t.batches[loc.File&^index.VirtualFile]
+	if b == nil {
+		return nil, 0, nil
+	}
+	if b.file == nil {
+		if b != t.open {
+			return nil, 0, nil // truncated away
+		}
+		return nil, 0, b
+	}
+	if b.isDead(loc.Pos) {
+		return nil, 0, nil
+	}
+	return b.file, b.position(loc.Pos), nil
+}
+
+// kill marks a live row dead.
+func (t *Table) kill(loc index.Loc) error {
+	e := t.touch()
+	f, pos, b := t.resolve(loc)
+	if b != nil {
+		b.kill(loc.Pos)
+		t.live--
+		return nil
+	}
+	if f == nil {
+		return fmt.Errorf("delete row of %s: file %d is not live", t.Ident, loc.File)
+	}
+	if f.dead == nil {
+		f.dead = roaring.New()
+	}
+	f.dead.Add(pos)
+	d := e.dead[f]
+	if d == nil {
+		d = roaring.New()
+		e.dead[f] = d
+	}
+	d.Add(pos)
+	t.live--
+	return nil
+}
+
+// begin makes sure that there is an open batch.
+func (t *Table) begin() error {
+	t.touch()
+	if t.open == nil {
+		t.nextID = (t.nextID + 1) &^ index.VirtualFile
+		t.open = &batch{id: t.nextID}
+		t.batches[t.nextID] = t.open
+		t.epoch.batches = append(t.epoch.batches, t.nextID)
+	}
+	return nil
+}
+
+// settle sees to it that values which row leaves out as unchanged can be had
+// from the old row's place: out of the open batch if that kind of column can't
+// be copied within it, out of a file that is still being written.
+func (t *Table) settle(ctx context.Context, row wal.Tuple, was index.Loc) error {
+	toasted, copyable := false, true
+	for i := range row {
+		if row[i].Kind == 'u' {
+			toasted = true
+			copyable = copyable && t.rows.copyable(t.rows.wire[i])
+		}
+	}
+	if !toasted {
+		return nil
+	}
+	f, _, b := t.resolve(was)
+	if b != nil && !copyable {
+		if err := t.flush(ctx); err != nil {
+			return err
+		}
+		f, _, _ = t.resolve(was)
+	}
+	if f != nil && t.epoch != nil && f == t.epoch.current {
+		t.roll()
+	}
+	return nil
+}
+
+// place appends a row to the open batch and gives the index its place. old is
+// the full old row where Postgres sent one; was is where the old row stood,
+// for values that were left out.
+func (t *Table) place(ctx context.Context, row, old wal.Tuple, was index.Loc, op string) error {
+	b, n := t.open, t.open.rows
+	size, err := t.rows.append(row, func(wireCol, col int) error {
+		switch {
+		case old != nil && old[wireCol].Kind != 'u':
+			return t.rows.appendValue(col, &old[wireCol])
+		case op == "INSERT":
+			return fmt.Errorf("the INSERT has no value")
+		}
+		return t.unchanged(b, n, col, was)
+	})
+	if err != nil {
+		return &RowError{Table: t.Ident, Op: op, Key: t.showKey(row), Err: err}
+	}
+	b.rows++
+	b.bytes += size
+	t.live++
+	if t.key != nil {
+		k, err := t.keyOf(row, old)
+		if err != nil {
+			return err
+		}
+		if !t.whole {
+			if loc, ok := t.index.Get(k); ok && t.isLive(loc) {
+				return t.contradiction("INSERT", row)
+			}
+		}
+		if err := t.index.Put(k, index.Loc{File: index.VirtualFile | b.id, Pos: uint32(n)}); err != nil {
+			return err
+		}
+	}
+	if b.rows >= batchRowsMax || b.bytes >= batchBytesMax {
+		return t.flush(ctx)
+	}
+	return nil
+}
+
+// unchanged appends the value that column col had at was, or a NULL and a fixup.
+func (t *Table) unchanged(b *batch, row, col int, was index.Loc) error {
+	f, pos, src := t.resolve(was)
+	if src != nil {
+		for _, x := range src.fixups {
+			if x.row == int(was.Pos) && x.col == col {
+				t.rows.cells[col].Null()
+				b.fixups = append(b.fixups, fixup{row: row, col: col, file: x.file, pos: x.pos, enc: x.enc})
+				return nil
+			}
+		}
+		t.rows.copyCell(col, int(was.Pos))
+		return nil
+	}
+	if f == nil {
+		return fmt.Errorf("the unchanged value is nowhere")
+	}
+	t.rows.cells[col].Null()
+	b.fixups = append(b.fixups, fixup{row: row, col: col, file: f, pos: pos, enc: f.enc})
+	return nil
+}
+
+// RowError is a row that could not be taken, by Postgres' own key.
+type RowError struct {
+	Table Ident
+	Op    string
+	Key   string
+	Err   error
+}
+
+func (e *RowError) Error() string {
+	return fmt.Sprintf("%s of %s, key %s: %v", e.Op, e.Table, e.Key, e.Err)
+}
+
+func (e *RowError) Unwrap() error { return e.Err }
+
+func (t *Table) contradiction(op string, row wal.Tuple) error {
+	return &Contradiction{Table: t.Ident, Op: op, Key: t.showKey(row)}
+}
+
+// showKey prints the key columns of a tuple for a message.
+func (t *Table) showKey(row wal.Tuple) string {
+	if t.key == nil || t.whole || len(row) != len(t.rows.wire) {
+		return "(none)"
+	}
+	s := ""
+	for i, c := range t.keyWire {
+		if i > 0 {
+			s += ", "
+		}
+		s += fmt.Sprintf("%s=%.200s", t.layout.Columns[t.layout.key[i]].Name, row[c].Data)
+	}
+	return s
+}

@@ -1,0 +1,171 @@
+package lake
+
+import (
+	"fmt"
+	"slices"
+
+	"firn/wal"
+)
+
+// What the stream does not tell is seen by looking at the catalogs now and
+// then: new and dropped tables, rows rewritten in place, partitions that come
+// and go, and a replica identity that is gone.
+
+// pollDone takes one look at the catalogs.
+func (s *session) pollDone(r pollResult) error {
+	s.polling = false
+	if r.err != nil {
+		s.log.Warn("look at the source's tables", "err", r.err)
+		s.counters.Errors.Add(1)
+		return nil
+	}
+	here := map[uint32]bool{}
+	changed := false
+	for i := range r.tables {
+		t := &r.tables[i]
+		here[t.OID] = true
+		m := s.members[t.OID]
+		if m == nil {
+			changed = s.welcome(t) || changed
+			continue
+		}
+		if s.look(m, t, r.end) {
+			changed = true
+		}
+	}
+	for _, m := range s.sorted() {
+		if !here[m.oid] && (!m.dropped || m.state == Streaming) {
+			s.gone(m)
+			changed = true
+		}
+	}
+	if changed && !s.loading {
+		names := s.published()
+		s.group.Go(func() error {
+			if err := s.o.Source.Publish(s.ctx, names); err != nil && s.ctx.Err() == nil {
+				s.log.Warn("adjust publication; trying again at the next look", "err", err)
+			}
+			return nil
+		})
+	}
+	s.requestLoads()
+	return nil
+}
+
+// welcome takes in a table that is new in the source; true if the publication
+// has to change for it before its load (which sees to that itself).
+func (s *session) welcome(t *wal.Table) bool {
+	for _, m := range s.members {
+		if m.ident == (Ident{t.Schema, t.Name}) && !m.dropped {
+			s.gone(m)
+		}
+	}
+	old := s.retired(Ident{t.Schema, t.Name})
+	m := s.admit(t, nil)
+	if old != nil {
+		m.metadata, m.resync = old.metadata, old.metadata != ""
+		delete(s.members, old.oid)
+	}
+	s.log.Info("new table", "table", m.ident.String(), "state", m.state, "cause", m.reason)
+	return false
+}
+
+// retired finds a dropped table of that name whose files are in the lake.
+func (s *session) retired(id Ident) *member {
+	for _, m := range s.members {
+		if m.ident == id && m.dropped {
+			return m
+		}
+	}
+	return nil
+}
+
+// gone notes that a table was dropped, or is none of those to mirror any more.
+// What the lake has of it stays.
+func (s *session) gone(m *member) {
+	m.dropped = true
+	if m.state == Quarantined {
+		return
+	}
+	if m.table != nil && m.table.store != nil {
+		m.metadata = m.table.store.Metadata()
+	}
+	s.log.Warn("table was dropped in Postgres, or is not to be mirrored any more; the lake keeps what it has", "table", m.ident.String())
+	if m.state == Streaming && m.table != nil && m.table.epoch != nil {
+		return // its last changes are published first
+	}
+	s.retire(m)
+}
+
+func (s *session) retire(m *member) {
+	s.abandon(m)
+	m.state, m.reason = Skipped, "it is not among the tables to mirror any more, or has been dropped in Postgres"
+	s.states[m.ident] = TableState{OID: m.oid, LSN: m.position, State: Skipped, Reason: m.reason}
+}
+
+// look compares what the catalog says of a table with what we follow. It
+// returns true if the publication has to change.
+func (s *session) look(m *member, t *wal.Table, end wal.LSN) bool {
+	was := m.desc
+	m.desc = t
+	switch {
+	case m.state == Skipped && t.Usable && !m.dropped:
+		s.log.Info("table can be mirrored now", "table", m.ident.String())
+		m.state, m.reason = Loading, ""
+		if m.metadata != "" {
+			m.state, m.resync = Behind, true
+		}
+		return false
+	case m.state == Quarantined, m.state == Skipped:
+		if !t.Usable && was != nil && was.Usable {
+			return true
+		}
+		return false
+	case !t.Usable:
+		// In the publication it would make the user's own UPDATE fail
+		// (PROTOCOL §30).
+		s.quarantine(m, t.Reason)
+		return true
+	case m.ident != Ident{t.Schema, t.Name}:
+		s.quarantine(m, fmt.Sprintf("it was renamed to %s.%s in Postgres; a mirrored table keeps its name", t.Schema, t.Name))
+		return true
+	}
+	if m.table == nil || m.state != Streaming {
+		return false
+	}
+	return s.lookAtFiles(m, t, end)
+}
+
+// lookAtFiles notices rows that were replaced without the stream's knowledge.
+// A relfilenode that changed is a hint: TRUNCATE, which the stream shows,
+// changes it too (PROTOCOL §27).
+func (s *session) lookAtFiles(m *member, t *wal.Table, end wal.LSN) bool {
+	nodes := fileNodes(t)
+	if slices.Equal(nodes, m.table.layout.FileNodes) {
+		m.suspectAt = 0
+		return false
+	}
+	if t.Partitioned {
+		s.quarantine(m, "a partition was truncated, attached or detached, or a new one was made: the stream does not show that")
+		return true
+	}
+	if m.suspectAt == 0 {
+		m.suspectAt = end
+		return false
+	}
+	if max(s.position, s.idle) < m.suspectAt {
+		return false // a TRUNCATE that explains it may still come
+	}
+	m.suspectAt = 0
+	if m.truncated {
+		m.truncated = false
+		l := *m.table.layout
+		l.FileNodes = nodes
+		m.table.layout = &l
+		m.table.rows.layout = &l
+		m.table.touch().layout = true
+		return false
+	}
+	s.resync(m, "its rows were rewritten in place (ALTER TABLE, VACUUM FULL or CLUSTER)")
+	return false
+}
