@@ -90,6 +90,11 @@ func (s *server) newTableMetadata(st *State, id Ident, in *createRequest) (*meta
 		if location, err = s.newLocation(st, id); err != nil {
 			return nil, err
 		}
+	} else if key, err := s.keyOf(location); err != nil {
+		return nil, err
+	} else if !strings.Contains(location, ":") {
+		// Some readers refuse a bare path in metadata.
+		location = s.store.URI(key)
 	}
 	if present(in.Schema) == nil {
 		return nil, badRequest("schema is missing")

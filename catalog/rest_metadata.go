@@ -6,10 +6,8 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"path"
 	"strconv"
 	"strings"
@@ -128,22 +126,10 @@ func parseMetadata(uri string, data []byte) (*metadataFile, error) {
 	return f, nil
 }
 
-// writeMetadata encodes a table's next metadata and puts it under a new name.
-// What is returned is parsed from the bytes written: the built value shares
-// parts with the request, and what readers will see is the bytes.
-func (s *server) writeMetadata(ctx context.Context, location, previous string, meta table.Metadata, log []table.SnapshotLogEntry) (*metadataFile, error) {
-	f, err := encodeMetadata(meta, log)
-	if err != nil {
-		return nil, err
-	}
-	f.URI = nextMetadataURI(location, previous)
-	if err := s.putObject(ctx, f.URI, f.JSON); err != nil {
-		return nil, err
-	}
-	s.cache.put(f)
-	return f, nil
-}
-
+// encodeMetadata makes a table's next metadata file, yet without a name. What
+// is returned is parsed from the bytes: the built value shares parts with the
+// request, and what readers will see is the bytes. log replaces the snapshot
+// log if it is not nil.
 func encodeMetadata(meta table.Metadata, log []table.SnapshotLogEntry) (*metadataFile, error) {
 	var data []byte
 	err := guard(func() (err error) {
@@ -182,14 +168,13 @@ func withField(data []byte, name string, v any) ([]byte, error) {
 	return data, nil
 }
 
-// putObject writes an object whose name is new. A name that is taken can only
-// be our own, from an attempt whose answer was lost.
+// putObject writes an object whose name is new.
 func (s *server) putObject(ctx context.Context, uri string, data []byte) error {
 	key, err := s.keyOf(uri)
 	if err != nil {
 		return err
 	}
-	if err := s.store.PutIfAbsent(ctx, key, data); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := s.store.Put(ctx, key, bytes.NewReader(data), int64(len(data))); err != nil {
 		return unavailable("write the metadata file", err)
 	}
 	return nil

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -49,10 +50,11 @@ type ServerOptions struct {
 	Logger     *slog.Logger // nil: slog.Default()
 }
 
-// ObjectStore is what the server needs of the warehouse's store. Errors are as
-// in Store.
+// ObjectStore is what the server needs of the warehouse's store.
 type ObjectStore interface {
-	PutIfAbsent(ctx context.Context, key string, body []byte) error
+	// Put writes size bytes of body, durably.
+	Put(ctx context.Context, key string, body io.ReadSeeker, size int64) error
+	// Get's error is fs.ErrNotExist for a missing key.
 	Get(ctx context.Context, key string) ([]byte, error)
 	// URI is the name that readers know an object by; Key its inverse, false
 	// for a URI outside the warehouse.
