@@ -286,6 +286,15 @@ func (s *Server) kill() error {
 // launch starts the postmaster and waits until it accepts connections.
 func (s *Server) launch(ctx context.Context) error {
 	s.tail.Reset()
+	// The server of a process that was killed just now may still be going down.
+	// One that stays is another process' own: Postgres' error names it.
+	for began := time.Now(); len(serverProcesses(s.o.Dir)) > 0 && time.Since(began) < killWait; {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("start Postgres: %w", ctx.Err())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 	cmd := exec.Command(filepath.Join(s.o.BinDir, "postgres"), "-D", s.o.Dir,
 		"-c", "port="+strconv.Itoa(s.port), "-c", "listen_addresses=127.0.0.1")
 	s.prepare(cmd, syscall.SIGQUIT)

@@ -149,6 +149,10 @@ func TestErrors(t *testing.T) {
 	require.ErrorContains(t, err, "not made here")
 	require.FileExists(t, filepath.Join(foreign, "PG_VERSION"))
 
+	s := start(t, Options{})
+	_, err = Start(t.Context(), Options{BinDir: bin(t, ""), Port: s.Port()})
+	require.ErrorContains(t, err, "could not bind")
+
 	if os.Geteuid() == 0 {
 		closed := filepath.Join(t.TempDir(), "data") // mode 0700 above
 		_, err = Start(t.Context(), Options{BinDir: bin(t, ""), Dir: closed})
@@ -191,6 +195,9 @@ func TestDiesWithParent(t *testing.T) {
 	_, err = io.Copy(io.Discard, out)
 	require.NoError(t, err)
 	require.Error(t, cmd.Wait())
+	again, err := Start(t.Context(), Options{BinDir: bin(t, ""), Dir: dir})
+	require.NoError(t, err, "the next process can take the folder over at once")
+	require.NoError(t, again.Stop(t.Context()))
 	require.Eventually(t, func() bool { return len(serverProcesses(dir)) == 0 }, 10*time.Second, 20*time.Millisecond)
 
 	// Its folder goes with the next start, once it is old enough.
