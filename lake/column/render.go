@@ -77,8 +77,8 @@ func appendUUIDText(dst, v []byte) []byte {
 	return dst
 }
 
-// appendFloat prints the shortest digits that give v again, with an exponent
-// where Postgres has one.
+// appendFloat prints the fewest digits that give v again (Postgres may print one
+// more), with an exponent where Postgres has one.
 func appendFloat(dst []byte, v float64, bits int) []byte {
 	switch {
 	case v != v:
