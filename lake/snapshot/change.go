@@ -34,7 +34,7 @@ type prepared struct {
 	data, deletes        []*manifest
 	written              []*manifest // those of data and deletes that are new
 	total                totals
-	objects              []object
+	objects              []upload
 	waits                []*lake.NewFile
 }
 
@@ -77,7 +77,7 @@ func (p *prepared) prepare(ctx context.Context, c *lake.Change) error {
 	}
 	version := metadataVersion(t.metaURI) + 1
 	key := t.metadataKey(fmt.Sprintf("%05d-%s.metadata.json", version, newUUID()))
-	p.objects = append(p.objects, object{key, body})
+	p.objects = append(p.objects, upload{key, body})
 	p.move = lake.Move{
 		Table: t.o.Ident, UUID: m.uuid, Location: m.location,
 		From: t.metaURI, To: t.o.Store.URI(key), SnapshotID: m.current, SequenceNum: m.lastSequence,
@@ -334,7 +334,7 @@ func (p *prepared) manifests() (string, error) {
 	}
 	p.written = slices.Concat(data.written, deletes.written)
 	key := t.metadataKey(fmt.Sprintf("snap-%d-1-%s.avro", p.snapshotID, commit))
-	p.objects = append(slices.Concat(p.objects, data.objects, deletes.objects), object{key, list})
+	p.objects = append(slices.Concat(p.objects, data.objects, deletes.objects), upload{key, list})
 	return t.o.Store.URI(key), nil
 }
 

@@ -145,7 +145,7 @@ func (p *prepared) writeDeletes(of *dataFile, shared bool, rows map[string]*roar
 	if len(paths) == 1 {
 		b.ReferencedDataFile(paths[0])
 	}
-	p.objects = append(p.objects, object{key, body})
+	p.objects = append(p.objects, upload{key, body})
 	own := make(map[string]*roaring.Bitmap, len(rows))
 	for path, r := range rows {
 		own[path] = r.Clone() // rows belong to the Change or to other delete files

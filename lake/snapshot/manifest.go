@@ -28,11 +28,11 @@ type manifestPlan struct {
 	name     func() (key, uri string)
 
 	written []*manifest
-	objects []object
+	objects []upload
 }
 
-// object is something to upload.
-type object struct {
+// upload is an object to put on the store.
+type upload struct {
 	key  string
 	body []byte
 }
@@ -174,7 +174,7 @@ func (p *manifestPlan) write(b *bag) error {
 			return fmt.Errorf("close manifest: %w", err)
 		}
 		p.written = append(p.written, m)
-		p.objects = append(p.objects, object{key, out.Bytes()})
+		p.objects = append(p.objects, upload{key, out.Bytes()})
 	}
 	return nil
 }

@@ -113,23 +113,12 @@ func (t *Table) FormatVersion() int { return t.meta.formatVersion }
 // publication.
 func (t *Table) Metadata() string { return t.metaURI }
 
-// SnapshotID is the current snapshot's, 0 if there is none.
-func (t *Table) SnapshotID() int64 { return t.meta.current }
-
-// Stats counts the live files.
-type Stats struct {
-	DataFiles, DeleteFiles int64
-	Rows                   int64 // alive
-	Bytes                  int64 // of data and delete files
-}
-
-// Stats of the current snapshot.
-func (t *Table) Stats() Stats {
-	s := Stats{DataFiles: t.total.dataFiles, DeleteFiles: t.total.deleteFiles, Rows: t.total.records, Bytes: t.total.bytes}
-	for _, f := range t.files {
-		s.Rows -= int64(f.deadRows())
+// Footprint counts the live files.
+func (t *Table) Footprint() lake.Footprint {
+	return lake.Footprint{
+		DataFiles: int(t.total.dataFiles), DeleteFiles: int(t.total.deleteFiles),
+		Bytes: t.total.bytes, SnapshotID: t.meta.current,
 	}
-	return s
 }
 
 // Files lists the live data files, oldest first. The bitmaps are the Table's.

@@ -102,7 +102,7 @@ func (p *prepared) vectors(files []*dataFile, rows []*roaring.Bitmap) error {
 	if err := w.Finish(); err != nil {
 		return fmt.Errorf("finish Puffin file: %w", err)
 	}
-	p.objects = append(p.objects, object{key, out.Bytes()})
+	p.objects = append(p.objects, upload{key, out.Bytes()})
 	for i, f := range files {
 		spec, err := p.meta.spec(f.entry.file.SpecID())
 		if err != nil {

@@ -55,6 +55,7 @@ type fileWriter struct {
 	t        *Table
 	key, uri string
 	spec     iceberg.PartitionSpec
+	values   map[int]any // the partition's, by field id of the spec
 	props    iceberg.Properties
 	schema   *iceberg.Schema
 	arrow    *arrow.Schema
@@ -79,7 +80,13 @@ func (t *Table) NewFile(schema *iceberg.Schema) (lake.FileWriter, error) {
 	if !spec.IsUnpartitioned() {
 		return nil, errors.New("start data file: writing to a partitioned table is not supported")
 	}
-	w := &fileWriter{t: t, schema: schema, spec: spec, props: m.properties, version: m.formatVersion}
+	return t.newFile(m, schema, spec, nil)
+}
+
+// newFile starts a data file of one partition.
+func (t *Table) newFile(m *metadata, schema *iceberg.Schema, spec iceberg.PartitionSpec, values map[int]any) (*fileWriter, error) {
+	w := &fileWriter{t: t, schema: schema, spec: spec, values: values, props: m.properties, version: m.formatVersion}
+	var err error
 	w.key, w.uri = t.dataName(".parquet")
 	if w.arrow, err = table.SchemaToArrowSchema(schema, nil, true, false); err != nil {
 		return nil, fmt.Errorf("start data file: %w", err)
@@ -168,7 +175,7 @@ func (w *fileWriter) describe() (*lake.NewFile, error) {
 	w.bytes.Store(w.body.size)
 	entry, err := table.DataFileFromMetadata(table.DataFileArgs{
 		Schema: w.schema, Spec: w.spec, Format: iceberg.ParquetFile, Metadata: meta,
-		FilePath: w.uri, FileSize: w.body.size, Content: iceberg.EntryContentData,
+		FilePath: w.uri, FileSize: w.body.size, Content: iceberg.EntryContentData, PartitionValues: w.values,
 		Properties: w.props, FormatVersion: w.version,
 	})
 	if err != nil {
