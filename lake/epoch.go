@@ -244,6 +244,10 @@ func (s *session) finishCommit(err error) error {
 		}
 	}
 	s.o.Fail("after-merge")
+	for _, t := range e.tables {
+		s.unhinted[t.store] = true
+	}
+	s.hint()
 	s.counters.phase("index", began)
 	s.durable, s.committedEpoch = e.stamp.LSN, e.stamp.Epoch
 	s.advanced = time.Now()
@@ -256,6 +260,25 @@ func (s *session) finishCommit(err error) error {
 	s.answer(s.durable, false)
 	s.report()
 	return nil
+}
+
+// hint rewrites version-hint.text of the tables that moved, for readers by
+// path: best effort and beside the stream, one round at a time.
+func (s *session) hint() {
+	if len(s.unhinted) == 0 || !s.hinting.CompareAndSwap(false, true) {
+		return
+	}
+	stores := slices.Collect(maps.Keys(s.unhinted))
+	clear(s.unhinted)
+	s.group.Go(func() error {
+		defer s.hinting.Store(false)
+		for _, t := range stores {
+			if err := t.WriteHint(s.ctx); err != nil && s.ctx.Err() == nil {
+				s.log.Warn("write version-hint.text", "err", err)
+			}
+		}
+		return nil
+	})
 }
 
 // acknowledge lets the slot go up to what the lake holds, but for tables that

@@ -131,6 +131,9 @@ type TableStore interface {
 	Prepare(ctx context.Context, c *Change) (Prepared, error)
 	// Adopt makes p the current state, after its publication.
 	Adopt(p Prepared)
+	// WriteHint tells readers by path which metadata is current. It may be
+	// called from any goroutine; what is current then is what it writes.
+	WriteHint(ctx context.Context) error
 	// NewFile starts a data file of the given schema (with field ids).
 	NewFile(schema *iceberg.Schema) (FileWriter, error)
 	// Read calls fn with the rows of a data file as record batches of the

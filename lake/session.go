@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"github.com/apache/arrow-go/v18/arrow/memory"
@@ -67,6 +68,8 @@ type session struct {
 	committedEpoch uint64  // of the head
 	advanced       time.Time
 	stopping       bool
+	hinting        atomic.Bool
+	unhinted       map[TableStore]bool // tables whose version-hint.text is old
 	failure        error
 }
 
@@ -99,6 +102,7 @@ func (l *Lake) session(ctx context.Context) (err error) {
 		},
 		members: map[uint32]*member{}, parked: map[uint32]*parkedTxn{}, strange: map[uint32]bool{},
 		states: map[Ident]TableState{}, loads: make(chan loadResult), polled: make(chan pollResult), committed: make(chan error, 1),
+		unhinted: map[TableStore]bool{},
 		spoolDir: filepath.Join(l.o.StateDir, "spool"), advanced: time.Now(),
 	}
 	if err := os.RemoveAll(s.spoolDir); err != nil {
@@ -215,6 +219,7 @@ func (s *session) run(ctx context.Context) error {
 			}
 		case <-tick.C:
 			s.report()
+			s.hint()
 		case <-again:
 		case <-s.ctx.Done():
 			return s.group.Wait()

@@ -47,6 +47,7 @@ type Stream struct {
 	received atomic.Uint64
 	server   atomic.Uint64
 	asked    atomic.Int64 // replies asked for and not yet given
+	ping     atomic.Bool  // the next status asks for a keepalive
 }
 
 const (
@@ -231,6 +232,13 @@ func (st *Stream) Received() wal.LSN { return wal.LSN(st.received.Load()) }
 // lie behind Source.InsertLSN by a second or more.
 func (st *Stream) ServerLSN() wal.LSN { return wal.LSN(st.server.Load()) }
 
+// Ping asks Postgres for its position, which comes as a keepalive behind
+// everything sent before it.
+func (st *Stream) Ping() {
+	st.ping.Store(true)
+	st.wake()
+}
+
 func (st *Stream) wake() {
 	select {
 	case st.poke <- struct{}{}:
@@ -302,6 +310,9 @@ func (st *Stream) status() []byte {
 	}
 	now := time.Since(pgEpoch).Microseconds()
 	b = binary.BigEndian.AppendUint64(b, uint64(now))
+	if st.ping.Swap(false) {
+		return append(b, 1)
+	}
 	return append(b, 0)
 }
 

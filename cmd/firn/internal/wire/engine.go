@@ -1,0 +1,100 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"firn/catalog"
+	"firn/lake"
+	"firn/lake/object"
+	"firn/wal/slot"
+)
+
+// Options is all that a mirror is made of, parsed and defaulted.
+type Options struct {
+	Postgres    string // connection string
+	Slot        string
+	Publication string
+	Patterns    []string
+	Warehouse   string // s3://bucket/prefix or a folder
+	Name        string // of the warehouse, for clients
+	Object      object.Options
+	StateDir    string
+
+	Freshness     time.Duration
+	Poll          time.Duration
+	SpillBytes    int64
+	FormatVersion func(lake.Ident) int
+
+	Logger *slog.Logger
+	Fail   func(point string)
+}
+
+// Engine is a mirror put together: source, store, log and lake.
+type Engine struct {
+	Source *Source
+	Store  object.Store
+	Log    *catalog.Log
+	Lake   *lake.Lake
+}
+
+// OpenStore opens the warehouse and its log, for those who only read it.
+func OpenStore(ctx context.Context, o Options) (object.Store, *catalog.Log, error) {
+	store, err := object.Open(ctx, o.Warehouse, o.Object)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open warehouse %s: %w", o.Warehouse, err)
+	}
+	object.RegisterFileIO(o.Object)
+	log, err := catalog.OpenLog(ctx, store, catalog.LogOptions{Logger: o.Logger})
+	if err != nil {
+		return nil, nil, fmt.Errorf("open warehouse %s: %w", o.Warehouse, err)
+	}
+	return store, log, nil
+}
+
+// Open connects to both sides and puts a mirror together. Nothing is changed
+// on either, but for the proof of a new store.
+func Open(ctx context.Context, o Options) (_ *Engine, err error) {
+	src, err := slot.Open(ctx, slot.Options{URL: o.Postgres, Slot: o.Slot, Publication: o.Publication, Logger: o.Logger})
+	if err != nil {
+		return nil, fmt.Errorf("connect to Postgres: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			src.Close()
+		}
+	}()
+	store, log, err := OpenStore(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	if log.Head().CommitID == "" {
+		if err := object.Probe(ctx, store); err != nil {
+			return nil, fmt.Errorf("prove that the store at %s keeps its promises: %w", o.Warehouse, err)
+		}
+	}
+	temp := filepath.Join(o.StateDir, "tmp")
+	if err := errors.Join(os.RemoveAll(temp), os.MkdirAll(temp, 0o700)); err != nil {
+		return nil, fmt.Errorf("make state folder: %w", err)
+	}
+	e := &Engine{
+		Source: &Source{Source: src, SlotName: o.Slot, Patterns: o.Patterns, Parts: 8, Logger: o.Logger},
+		Store:  store, Log: log,
+	}
+	e.Lake = lake.New(lake.Options{
+		Source:   e.Source,
+		Head:     &Head{Log: log, Warehouse: o.Name, Slot: o.Slot, Publication: o.Publication},
+		Tables:   NewTables(store, temp, o.Logger, o.FormatVersion),
+		StateDir: o.StateDir, Freshness: o.Freshness, Poll: o.Poll, SpillBytes: o.SpillBytes,
+		Logger: o.Logger, Fail: o.Fail,
+	})
+	return e, nil
+}
+
+// Close ends the connections.
+func (e *Engine) Close() { e.Source.Close() }

@@ -1,0 +1,66 @@
+package wire
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"unicode"
+
+	"github.com/google/uuid"
+
+	"firn/lake"
+	"firn/lake/snapshot"
+)
+
+// Tables makes and opens the lake's tables in a store.
+type Tables struct {
+	Store   snapshot.Store
+	TempDir string
+	Logger  *slog.Logger
+	// FormatVersion chooses 2 or 3 for a new table.
+	FormatVersion func(lake.Ident) int
+
+	uploads snapshot.Limiter
+	footers *snapshot.Footers
+}
+
+// NewTables shares upload slots and a footer cache among all tables.
+func NewTables(store snapshot.Store, tempDir string, logger *slog.Logger, formatVersion func(lake.Ident) int) *Tables {
+	return &Tables{Store: store, TempDir: tempDir, Logger: logger, FormatVersion: formatVersion,
+		uploads: snapshot.NewLimiter(16), footers: snapshot.NewFooters(256)}
+}
+
+func (t *Tables) options(id lake.Ident, location string) snapshot.Options {
+	return snapshot.Options{Store: t.Store, Ident: id, Location: location, Logger: t.Logger, TempDir: t.TempDir, Uploads: t.uploads, Footers: t.footers}
+}
+
+// Create makes a table whose folder no table has had before.
+func (t *Tables) Create(_ context.Context, id lake.Ident, l *lake.Layout) (lake.TableStore, error) {
+	folder := fmt.Sprintf("%s/%s-%s", folderName(id.Namespace), folderName(id.Name), uuid.NewString()[:8])
+	return snapshot.Create(snapshot.CreateOptions{Options: t.options(id, folder), Schema: l.Schema(), FormatVersion: t.FormatVersion(id)})
+}
+
+// folderName keeps to characters that every reader takes in a URI as they are;
+// what makes a folder unique is not its name.
+func folderName(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < 128 && (unicode.IsLetter(r) || unicode.IsDigit(r) || r == '_' || r == '-') {
+			return r
+		}
+		return '_'
+	}, s)
+}
+
+// Open reads a table's metadata and manifests.
+func (t *Tables) Open(ctx context.Context, id lake.Ident, metadata string) (lake.TableStore, error) {
+	key, ok := t.Store.Key(metadata)
+	if !ok {
+		return nil, fmt.Errorf("open %s: %s lies outside the warehouse", id, metadata)
+	}
+	folder, _, ok := strings.Cut(key, "/metadata/")
+	if !ok {
+		return nil, fmt.Errorf("open %s: %s is not in a metadata folder", id, metadata)
+	}
+	return snapshot.Load(ctx, t.options(id, folder), metadata)
+}
