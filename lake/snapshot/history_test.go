@@ -108,15 +108,15 @@ func TestThinning(t *testing.T) {
 	}
 	require.True(t, tagged)
 	require.InDelta(t, 59, minutes, 1)
-	require.Equal(t, 4, hours)
+	require.Equal(t, 3, hours)
 
 	var hourly []int64 // one an hour for three months
 	for i := range int64(90 * 24) {
 		hourly = append(hourly, base+i*hourMS)
 	}
 	m = historyOf(t, hourly)
-	require.Len(t, m.snapshots, keepNewest+27) // 60 hours, then days back to the 30th
-	require.Less(t, hourly[len(hourly)-1]-m.snapshots[0].timestampMS, 30*dayMS)
+	require.Len(t, m.snapshots, keepNewest+28) // 60 hours, then days back to the 30th
+	require.Less(t, hourly[len(hourly)-1]-m.snapshots[0].timestampMS, int64(30*dayMS))
 
 	m = historyOf(t, []int64{1, 2, 3}) // a quiet table keeps what it has
 	require.Len(t, m.snapshots, 3)

@@ -203,14 +203,14 @@ func leavesOf(f *pqarrow.SchemaField, into map[int]bool) {
 
 // rowGroup gives out the wanted rows of a row group (ascending), nil for all.
 func (p *parquetFile) rowGroup(ctx context.Context, g int, rows int64, wanted []int64, out *output) error {
-	if err := p.prefetch(g, rows, wanted); err != nil {
+	cursors, err := p.prefetch(g, rows, wanted)
+	if err != nil {
 		return err
 	}
-	readers := make([]*pqarrow.ColumnReader, len(p.columns))
 	defer func() {
-		for _, r := range readers {
-			if r != nil {
-				r.Release()
+		for _, c := range cursors {
+			if c.r != nil {
+				c.r.Release()
 			}
 		}
 	}()
@@ -218,15 +218,13 @@ func (p *parquetFile) rowGroup(ctx context.Context, g int, rows int64, wanted []
 		if c.index < 0 {
 			continue
 		}
-		r, err := p.fr.GetFieldReader(ctx, c.index, c.leaves, []int{g})
-		if err != nil {
+		if cursors[i].r, err = p.fr.GetFieldReader(ctx, c.index, c.leaves, []int{g}); err != nil {
 			return err
 		}
-		readers[i] = r
 	}
 	if wanted == nil {
 		for at := int64(0); at < rows; at += readBatchRows {
-			if err := p.batch(ctx, readers, min(readBatchRows, rows-at), nil, out); err != nil {
+			if err := p.batch(ctx, cursors, at, min(readBatchRows, rows-at), nil, out); err != nil {
 				return err
 			}
 		}
@@ -238,14 +236,6 @@ func (p *parquetFile) rowGroup(ctx context.Context, g int, rows int64, wanted []
 			n++
 		}
 		first := wanted[0]
-		for _, r := range readers {
-			if r == nil {
-				continue
-			}
-			if err := r.SeekToRow(first); err != nil {
-				return err
-			}
-		}
 		length := wanted[n-1] - first + 1
 		var take []int64
 		if length != int64(n) {
@@ -254,7 +244,7 @@ func (p *parquetFile) rowGroup(ctx context.Context, g int, rows int64, wanted []
 				take[i] = w - first
 			}
 		}
-		if err := p.batch(ctx, readers, length, take, out); err != nil {
+		if err := p.batch(ctx, cursors, first, length, take, out); err != nil {
 			return err
 		}
 		wanted = wanted[n:]
@@ -262,9 +252,52 @@ func (p *parquetFile) rowGroup(ctx context.Context, g int, rows int64, wanted []
 	return nil
 }
 
-// batch reads the next rows of all columns, and gives out those in take.
-func (p *parquetFile) batch(ctx context.Context, readers []*pqarrow.ColumnReader, rows int64, take []int64, out *output) error {
-	columns := make([]arrow.Array, len(readers))
+// cursor reads one column of a row group forwards. It seeks to the first rows
+// of pages only: arrow-go's seek into the middle of a page loses the repetition
+// levels of what follows.
+type cursor struct {
+	r     *pqarrow.ColumnReader
+	pages []int64 // their first rows; nil: it can't seek
+	next  int64   // row
+}
+
+// read returns rows from first on, which is not before the last read's end.
+func (c *cursor) read(first, rows int64) (*arrow.Chunked, error) {
+	i := sort.Search(len(c.pages), func(i int) bool { return c.pages[i] > first }) - 1
+	if i >= 0 && c.pages[i] > c.next {
+		if err := c.r.SeekToRow(c.pages[i]); err != nil {
+			return nil, err
+		}
+		c.next = c.pages[i]
+	}
+	for first-c.next > readBatchRows {
+		dropped, err := c.r.NextBatch(readBatchRows)
+		if err != nil {
+			return nil, err
+		}
+		dropped.Release()
+		c.next += readBatchRows
+	}
+	skip := first - c.next
+	chunks, err := c.r.NextBatch(skip + rows)
+	if err != nil {
+		return nil, err
+	}
+	if int64(chunks.Len()) != skip+rows {
+		chunks.Release()
+		return nil, fmt.Errorf("%d rows, want %d", chunks.Len(), skip+rows)
+	}
+	c.next = first + rows
+	if skip == 0 {
+		return chunks, nil
+	}
+	defer chunks.Release()
+	return array.NewChunkedSlice(chunks, skip, skip+rows), nil
+}
+
+// batch reads rows of all columns, and gives out those in take.
+func (p *parquetFile) batch(ctx context.Context, cursors []cursor, first, rows int64, take []int64, out *output) error {
+	columns := make([]arrow.Array, len(cursors))
 	defer func() {
 		for _, c := range columns {
 			if c != nil {
@@ -276,17 +309,17 @@ func (p *parquetFile) batch(ctx context.Context, readers []*pqarrow.ColumnReader
 	if take != nil {
 		given = int64(len(take))
 	}
-	for i, r := range readers {
-		typ := p.columns[i].typ
-		if r == nil {
+	for i := range cursors {
+		c, typ := &cursors[i], p.columns[i].typ
+		if c.r == nil {
 			columns[i] = array.MakeArrayOfNull(memory.DefaultAllocator, typ, int(given))
 			continue
 		}
-		chunks, err := r.NextBatch(rows)
-		if err != nil {
-			return err
+		chunks, err := c.read(first, rows)
+		if err == nil {
+			columns[i], err = fit(ctx, chunks, take, typ)
+			chunks.Release()
 		}
-		columns[i], err = fit(ctx, chunks, rows, take, typ)
 		if err != nil {
 			return fmt.Errorf("column %s: %w", p.schema.Field(i).Name, err)
 		}
@@ -295,10 +328,7 @@ func (p *parquetFile) batch(ctx context.Context, readers []*pqarrow.ColumnReader
 }
 
 // fit makes one array of the wanted type and rows of what was read.
-func fit(ctx context.Context, chunks *arrow.Chunked, rows int64, take []int64, typ arrow.DataType) (arrow.Array, error) {
-	if int64(chunks.Len()) != rows {
-		return nil, fmt.Errorf("%d rows, want %d", chunks.Len(), rows)
-	}
+func fit(ctx context.Context, chunks *arrow.Chunked, take []int64, typ arrow.DataType) (arrow.Array, error) {
 	var a arrow.Array
 	if parts := chunks.Chunks(); len(parts) == 1 {
 		a = parts[0]
@@ -365,50 +395,53 @@ func convert(ctx context.Context, a arrow.Array, typ arrow.DataType) (arrow.Arra
 	return compute.CastArray(ctx, a, compute.SafeCastOptions(typ))
 }
 
-// prefetch fetches the bytes that reading the wanted rows will ask for.
-func (p *parquetFile) prefetch(g int, rows int64, wanted []int64) error {
+// prefetch fetches the bytes that reading the wanted rows will ask for, and
+// says where the columns' pages begin if they were chosen one by one.
+func (p *parquetFile) prefetch(g int, rows int64, wanted []int64) ([]cursor, error) {
 	meta := p.rd.MetaData().RowGroup(g)
+	cursors := make([]cursor, len(p.columns))
 	var index *pqmeta.RowGroupPageIndexReader
 	if wanted != nil && int64(len(wanted)) < rows/2 {
 		var err error
 		if index, err = p.rd.GetPageIndexReader().RowGroup(g); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	var spans []span
-	for _, c := range p.columns {
+	for i, c := range p.columns {
 		for leaf := range c.leaves {
 			chunk, err := meta.ColumnChunk(leaf)
 			if err != nil {
-				return err
+				return nil, err
 			}
 			start := chunk.DataPageOffset()
 			if chunk.HasDictionaryPage() && chunk.DictionaryPageOffset() > 0 {
 				start = min(start, chunk.DictionaryPageOffset())
 			}
-			whole := span{start, start + chunk.TotalCompressedSize()}
-			var offsets pqmeta.OffsetIndex
-			if index != nil {
-				if offsets, err = index.GetOffsetIndex(leaf); err != nil {
-					return err
+			var pages []*pqmeta.PageLocation
+			// The pages of several leaves don't begin at the same rows.
+			if index != nil && len(c.leaves) == 1 {
+				offsets, err := index.GetOffsetIndex(leaf)
+				if err != nil {
+					return nil, err
+				}
+				if offsets != nil {
+					pages = offsets.GetPageLocations()
 				}
 			}
-			if offsets == nil {
-				spans = append(spans, whole)
-				continue
-			}
-			pages := offsets.GetPageLocations()
 			if len(pages) == 0 {
+				spans = append(spans, span{start, start + chunk.TotalCompressedSize()})
 				continue
 			}
 			spans = append(spans, span{start, pages[0].Offset}) // the dictionary
 			rest := wanted
-			for i, page := range pages {
+			for j, page := range pages {
+				cursors[i].pages = append(cursors[i].pages, page.FirstRowIndex)
 				end := rows
-				if i+1 < len(pages) {
-					end = pages[i+1].FirstRowIndex
+				if j+1 < len(pages) {
+					end = pages[j+1].FirstRowIndex
 				}
-				n := sort.Search(len(rest), func(j int) bool { return rest[j] >= end })
+				n := sort.Search(len(rest), func(k int) bool { return rest[k] >= end })
 				if n > 0 {
 					spans = append(spans, span{page.Offset, page.Offset + int64(page.CompressedPageSize)})
 				}
@@ -416,7 +449,7 @@ func (p *parquetFile) prefetch(g int, rows int64, wanted []int64) error {
 			}
 		}
 	}
-	return p.src.want(spans)
+	return cursors, p.src.want(spans)
 }
 
 // output gathers the pieces of scattered reads into batches.

@@ -176,7 +176,10 @@ func TestWriter(t *testing.T) {
 	<-f.Uploaded
 	require.ErrorIs(t, f.UploadErr(), context.Canceled)
 
-	h.tab.o.RowGroupRows, h.tab.o.RowGroupBytes = defaultRowGroupRows, 1 // a row group a batch
+	h.tab.o.RowGroupRows, h.tab.o.RowGroupBytes = defaultRowGroupRows, 100<<10
+	f = h.write(testSchema, 100_000)
+	require.Greater(t, len(f.Entry.SplitOffsets()), 2)
+	h.tab.o.RowGroupRows, h.tab.o.RowGroupBytes = 64, defaultRowGroupBytes
 	f = h.write(testSchema, 300)
 	require.Len(t, f.Entry.SplitOffsets(), 5)
 	require.Equal(t, int64(300), f.Entry.ValueCounts()[1])

@@ -1,0 +1,131 @@
+package snapshot
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/RoaringBitmap/roaring/v2"
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+	"github.com/apache/iceberg-go"
+	"github.com/apache/iceberg-go/table"
+	"github.com/stretchr/testify/require"
+
+	"firn/lake"
+)
+
+// BenchmarkCommit is one epoch (a new file of 100 rows, deletes in four files)
+// after so many others, each a second after the last. File encoding is not
+// counted: the benchmark is of Prepare and Adopt.
+func BenchmarkCommit(b *testing.B) {
+	for _, version := range []int{2, 3} {
+		for _, history := range []int{100, 5000} {
+			b.Run(fmt.Sprintf("v%d/history=%d", version, history), func(b *testing.B) {
+				h := newHarness(b, version, 1)
+				rng := rand.New(rand.NewPCG(1, 1))
+				entry := h.write(testSchema, 100)
+				n := 0
+				epoch := func() (lake.Prepared, error) {
+					n++
+					f := *entry // one body under many names: only metadata is measured
+					f.Path = fmt.Sprintf("%s-%d", entry.Path, n)
+					f.Entry = renamed(b, entry.Entry, f.Path)
+					c := &lake.Change{Stamp: h.stamp("stream"), Add: []*lake.NewFile{&f}, Dead: map[string]*roaring.Bitmap{}}
+					c.CommitTime = time.Unix(int64(1e9+n), 0)
+					for range min(4, len(h.tab.files)) {
+						live := h.tab.files[max(0, len(h.tab.files)-64):]
+						c.Dead[live[rng.IntN(len(live))].path] = dead(uint32(rng.IntN(100)))
+					}
+					p, err := h.tab.Prepare(h.ctx, c)
+					return p, err
+				}
+				for range history {
+					p, err := epoch()
+					require.NoError(b, err)
+					h.tab.Adopt(p)
+				}
+				objects, bytes := 0, 0
+				b.ReportAllocs()
+				for b.Loop() {
+					p, err := epoch()
+					require.NoError(b, err)
+					h.tab.Adopt(p)
+					for _, o := range p.(*prepared).objects {
+						objects++
+						bytes += len(o.body)
+					}
+				}
+				b.ReportMetric(float64(objects)/float64(b.N), "objects/op")
+				b.ReportMetric(float64(bytes)/float64(b.N), "written-B/op")
+				b.ReportMetric(float64(len(h.tab.data)), "data-manifests")
+				b.ReportMetric(float64(len(h.tab.deletes)), "delete-manifests")
+				b.ReportMetric(float64(h.tab.total.deleteFiles), "delete-files")
+				b.ReportMetric(float64(h.tab.total.dataFiles), "data-files")
+			})
+		}
+	}
+}
+
+func renamed(tb testing.TB, f iceberg.DataFile, path string) iceberg.DataFile {
+	n, err := iceberg.NewDataFileBuilder(*iceberg.UnpartitionedSpec, iceberg.EntryContentData, path, iceberg.ParquetFile, nil, nil, nil, f.Count(), f.FileSizeBytes())
+	require.NoError(tb, err)
+	return n.ColumnSizes(f.ColumnSizes()).ValueCounts(f.ValueCounts()).NullValueCounts(f.NullValueCounts()).
+		LowerBoundValues(f.LowerBoundValues()).UpperBoundValues(f.UpperBoundValues()).SplitOffsets(f.SplitOffsets()).Build()
+}
+
+// BenchmarkEncode is facts/peers' shape of row: eight columns.
+func BenchmarkEncode(b *testing.B) {
+	const rows, batches = 16 << 10, 64
+	sc := iceberg.NewSchema(0,
+		iceberg.NestedField{ID: 1, Name: "id", Type: iceberg.PrimitiveTypes.Int64, Required: true},
+		iceberg.NestedField{ID: 2, Name: "customer", Type: iceberg.PrimitiveTypes.Int64},
+		iceberg.NestedField{ID: 3, Name: "status", Type: iceberg.PrimitiveTypes.String},
+		iceberg.NestedField{ID: 4, Name: "amount", Type: iceberg.DecimalTypeOf(12, 2)},
+		iceberg.NestedField{ID: 5, Name: "note", Type: iceberg.PrimitiveTypes.String},
+		iceberg.NestedField{ID: 6, Name: "at", Type: iceberg.PrimitiveTypes.TimestampTz},
+		iceberg.NestedField{ID: 7, Name: "qty", Type: iceberg.PrimitiveTypes.Int32},
+		iceberg.NestedField{ID: 8, Name: "ok", Type: iceberg.PrimitiveTypes.Bool},
+	)
+	as, err := table.SchemaToArrowSchema(sc, nil, true, false)
+	require.NoError(b, err)
+	rng := rand.New(rand.NewPCG(1, 1))
+	var recs []arrow.RecordBatch
+	for batch := range batches {
+		rb := array.NewRecordBuilder(memory.DefaultAllocator, as)
+		for i := range rows {
+			id := int64(batch*rows + i)
+			rb.Field(0).(*array.Int64Builder).Append(id)
+			rb.Field(1).(*array.Int64Builder).Append(rng.Int64N(1e6))
+			rb.Field(2).(*array.StringBuilder).Append([]string{"new", "paid", "sent", "done"}[rng.IntN(4)])
+			require.NoError(b, rb.Field(3).AppendValueFromString(fmt.Sprintf("%d.%02d", rng.IntN(1e6), rng.IntN(100))))
+			rb.Field(4).(*array.StringBuilder).Append(fmt.Sprintf("%016x note of order %d", rng.Uint64(), id))
+			rb.Field(5).(*array.TimestampBuilder).Append(arrow.Timestamp(1e15 + id*1e4))
+			rb.Field(6).(*array.Int32Builder).Append(rng.Int32N(100))
+			rb.Field(7).(*array.BooleanBuilder).Append(rng.IntN(2) == 0)
+		}
+		recs = append(recs, rb.NewRecordBatch())
+		rb.Release()
+	}
+	h := newHarness(b, 2, 1)
+	h.tab.o.RowGroupRows = defaultRowGroupRows
+	h.tab.o.TempDir = b.TempDir()
+	b.ResetTimer()
+	var size int64
+	for b.Loop() {
+		w, err := h.tab.NewFile(sc)
+		require.NoError(b, err)
+		for _, r := range recs {
+			require.NoError(b, w.Write(r))
+		}
+		f, err := w.Close(h.ctx)
+		require.NoError(b, err)
+		size = f.Bytes
+		<-f.Uploaded
+		require.NoError(b, h.store.Delete(h.ctx, w.(*fileWriter).key))
+	}
+	b.ReportMetric(float64(rows*batches*b.N)/b.Elapsed().Seconds(), "rows/s")
+	b.ReportMetric(float64(size)/(rows*batches), "B/row")
+}
