@@ -138,6 +138,9 @@ func TestHBA(t *testing.T) {
 }
 
 func TestErrors(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one server is enough")
+	}
 	_, err := Start(t.Context(), Options{BinDir: bin(t, ""), Settings: map[string]string{"shared_bufers": "1"}})
 	require.ErrorContains(t, err, "shared_bufers", "the log's end says what is wrong")
 
