@@ -137,8 +137,12 @@ func (l *Log) attempt(ctx context.Context, urgent bool, build func(head *State) 
 			l.adopt(next)
 			return next, nil
 		}
-		if _, err := l.Refresh(ctx); err != nil {
+		now, err := l.Refresh(ctx)
+		if err != nil {
 			return nil, err
+		}
+		if now.CommitID == head.CommitID {
+			return nil, fmt.Errorf("write log entry %d: %w: the number is taken and the listing lacks it", next.Number, ErrRewound)
 		}
 		if !urgent {
 			if err := l.backOff(ctx, try); err != nil {
@@ -294,9 +298,8 @@ func (l *Log) chained(ctx context.Context, next *State) (bool, error) {
 	return true, nil
 }
 
-// listDown counts the numbers from the head down to the one given, itself not
-// counted, and reports whether it is there. A gap ends the count early, with
-// the numbers above it counted as far as the head.
+// listDown returns how far the head lies above a number, and whether the
+// number is in the listing.
 func (l *Log) listDown(ctx context.Context, number uint64) (newer uint64, found bool, err error) {
 	const page = 1000
 	after, head, first := "", number, true
@@ -334,6 +337,6 @@ func pause(try int) time.Duration {
 
 // backOff leaves the next number to the stream.
 func (l *Log) backOff(ctx context.Context, try int) error {
-	limit := min(20*time.Millisecond<<min(try, 10), 2*time.Second)
+	limit := min(20*time.Millisecond<<min(try, 10), 500*time.Millisecond)
 	return l.clock.Sleep(ctx, limit/4+rand.N(limit))
 }

@@ -303,4 +303,3 @@ func (s *State) purgeOutcomes(before time.Time) {
 		}
 	}
 }
-

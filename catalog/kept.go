@@ -19,35 +19,35 @@ func DefaultRetention() Retention {
 }
 
 // Thin returns for times, oldest first as they were committed, whether each is
-// kept. A clock that ran back makes buckets look visited again: one more is
-// kept then, never one less.
+// kept. A time before its predecessor's counts as that one: clocks run back,
+// and must not open a bucket twice.
 func (r Retention) Thin(times []time.Time) []bool {
 	keep := make([]bool, len(times))
 	if len(times) == 0 {
 		return keep
 	}
-	now := times[len(times)-1]
-	type bucket struct {
-		width time.Duration
-		at    int64
+	now := times[0].UnixNano()
+	for _, t := range times {
+		now = max(now, t.UnixNano())
 	}
-	seen := map[bucket]bool{}
+	rules := [...]struct{ width, limit, last int64 }{
+		{width: int64(time.Minute), limit: int64(r.Minutes)},
+		{width: int64(time.Hour), limit: int64(r.Hours)},
+		{width: int64(24 * time.Hour), limit: int64(r.Days)},
+	}
+	at := times[0].UnixNano()
 	for i, t := range times {
-		age := now.Sub(t)
+		at = max(at, t.UnixNano())
+		keep[i] = i >= len(times)-r.Newest
 		// Every width sees every time, so that what an hour's first is does
 		// not depend on how far thinning has come.
-		for _, w := range [...]struct{ width, limit time.Duration }{
-			{time.Minute, r.Minutes}, {time.Hour, r.Hours}, {24 * time.Hour, r.Days},
-		} {
-			b := bucket{w.width, t.Truncate(w.width).Unix()}
-			first := !seen[b]
-			seen[b] = true
-			if first && age < w.limit {
+		for j := range rules {
+			rule := &rules[j]
+			bucket := at / rule.width
+			if (i == 0 || bucket != rule.last) && now-at < rule.limit {
 				keep[i] = true
 			}
-		}
-		if i >= len(times)-r.Newest {
-			keep[i] = true
+			rule.last = bucket
 		}
 	}
 	return keep
