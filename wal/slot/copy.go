@@ -81,7 +81,7 @@ func (s *Source) copyRange(ctx context.Context, sn *Snapshot, t *Table, cols []C
 }
 
 func importSnapshot(ctx context.Context, c *pgconn.PgConn, sn *Snapshot) error {
-	_, err := exec(ctx, c, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT "+literal(sn.Name))
+	_, err := run(ctx, c, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET TRANSACTION SNAPSHOT "+literal(sn.Name))
 	if code := code(err); code == "22023" || code == "42704" || code == "55000" {
 		return fmt.Errorf("%w: %w", ErrSnapshotGone, err)
 	}
@@ -94,7 +94,7 @@ func checkLeaves(ctx context.Context, c *pgconn.PgConn, t *Table) error {
 	if !t.Partitioned {
 		return nil
 	}
-	rows, err := exec(ctx, c, "SELECT l.oid FROM ("+strings.Replace(leavesSQL, "$1", fmt.Sprintf("'{%d}'", t.OID), 1)+") l")
+	rows, err := run(ctx, c, "SELECT l.oid FROM ("+strings.Replace(leavesSQL, "$1", fmt.Sprintf("'{%d}'", t.OID), 1)+") l")
 	if err != nil {
 		return err
 	}

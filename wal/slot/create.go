@@ -84,7 +84,7 @@ func (s *Source) CreateSlot(ctx context.Context, name string, temporary bool, lo
 		pause = min(pause*2, o.MaxPause)
 		obs.Attempt, obs.Pause, obs.Err = attempt, pause, err
 		if o.Patience > 0 && time.Since(start)+pause > o.Patience {
-			return nil, fmt.Errorf("create slot %s: %w: %s: %w", name, ErrBusy, obs, err)
+			return nil, fmt.Errorf("create slot %s: %w: %s", name, ErrBusy, obs)
 		}
 		s.o.Logger.Warn("replication slot not created yet", "slot", name, "reason", obs.String(), "retry", pause)
 		if o.Report != nil {
@@ -102,20 +102,21 @@ var errGivenUp = errors.New("given up so that nobody waits")
 // tryCreate makes one attempt. An Obstacle says that another may succeed.
 func (s *Source) tryCreate(ctx context.Context, name string, temporary bool, lock []TableName, limit time.Duration) (_ *Snapshot, _ *Obstacle, err error) {
 	var locks *lockStack
+	var pid int32
 	if len(lock) > 0 {
-		locks, err = s.lockTables(ctx, lock, max(limit.Milliseconds(), 1))
-		if c := code(err); c == "55P03" || c == "40P01" {
-			return nil, &Obstacle{}, err
-		}
-		if err != nil {
+		if locks, err = s.newLockStack(ctx, limit); err != nil {
 			return nil, nil, err
 		}
-	}
-	defer func() {
-		if err != nil && locks != nil {
-			locks.close()
+		defer func() {
+			if err != nil {
+				locks.close()
+			}
+		}()
+		pid = locks.pid
+		if obs, err := s.guard(ctx, locks.conn.PgConn(), pid, limit, func() error { return locks.lock(ctx, lock) }); err != nil {
+			return nil, obs, err
 		}
-	}()
+	}
 	repl, _, err := s.connectReplication(ctx, false)
 	if err != nil {
 		return nil, nil, err
@@ -125,25 +126,19 @@ func (s *Source) tryCreate(ctx context.Context, name string, temporary bool, loc
 			closePgConn(repl)
 		}
 	}()
-
-	done := make(chan struct{})
-	watched := make(chan *Obstacle, 1)
-	go func() { watched <- s.watchCreation(ctx, repl, locks, limit, done) }()
-	rows, err := exec(ctx, repl, createCommand(name, temporary, majorVersion(repl)))
-	close(done)
-	obs := <-watched
+	var rows [][][]byte
+	obs, err := s.guard(ctx, repl, pid, limit, func() (err error) {
+		rows, err = run(ctx, repl, createCommand(name, temporary, majorVersion(repl)))
+		return err
+	})
+	switch code(err) {
+	case "42710":
+		return nil, nil, fmt.Errorf("%w: %w", ErrSlotExists, err)
+	case "53400":
+		return nil, nil, fmt.Errorf("%w: raise max_replication_slots or drop a slot that nobody uses: %w", ErrNoSlotFree, err)
+	}
 	if err != nil {
-		switch code(err) {
-		case "42710":
-			return nil, nil, fmt.Errorf("%w: %w", ErrSlotExists, err)
-		case "53400":
-			return nil, nil, fmt.Errorf("%w: raise max_replication_slots or drop a slot that nobody uses: %w", ErrNoSlotFree, err)
-		case "57014":
-			if obs != nil {
-				return nil, obs, errGivenUp
-			}
-		}
-		return nil, nil, err
+		return nil, obs, err
 	}
 	if len(rows) != 1 || len(rows[0]) < 3 {
 		return nil, nil, fmt.Errorf("CREATE_REPLICATION_SLOT returned %d rows", len(rows))
@@ -153,6 +148,30 @@ func (s *Source) tryCreate(ctx context.Context, name string, temporary bool, loc
 		return nil, nil, err
 	}
 	return &Snapshot{ConsistentPoint: lsn, Name: string(rows[0][2]), Slot: name, s: s, repl: repl, locks: locks}, nil, nil
+}
+
+// guard runs command on c. When that takes longer than limit, or somebody waits
+// for a lock of the backend lockPID (0: none), it is cancelled, and the Obstacle
+// says who was in the way.
+func (s *Source) guard(ctx context.Context, c *pgconn.PgConn, lockPID int32, limit time.Duration, command func() error) (*Obstacle, error) {
+	done := make(chan struct{})
+	watched := make(chan *Obstacle, 1)
+	go func() { watched <- s.watch(ctx, c, lockPID, limit, done) }()
+	err := command()
+	close(done)
+	obs := <-watched
+	switch code(err) {
+	case "57014":
+		if obs != nil {
+			return obs, errGivenUp
+		}
+	case "55P03", "40P01": // lock_timeout, or we were a deadlock's victim
+		if obs == nil {
+			obs = &Obstacle{}
+		}
+		return obs, err
+	}
+	return nil, err
 }
 
 func createCommand(name string, temporary bool, major int) string {
@@ -168,45 +187,48 @@ func createCommand(name string, temporary bool, major int) string {
 
 const watchEvery = 250 * time.Millisecond
 
-// watchCreation cancels the command on repl when somebody waits for our locks
-// or the limit is over, and returns then who was in the way; nil if the command
-// ended before. After a cancellation that came too late the command has
-// succeeded, and the Obstacle is ignored.
-func (s *Source) watchCreation(ctx context.Context, repl *pgconn.PgConn, locks *lockStack, limit time.Duration, done <-chan struct{}) *Obstacle {
+// watch looks on while a command runs on c, and cancels it when it must end. It
+// returns who was in the way, as last seen; nil if nobody was and nothing was
+// cancelled. A cancellation may come too late: then the command has succeeded.
+func (s *Source) watch(ctx context.Context, c *pgconn.PgConn, lockPID int32, limit time.Duration, done <-chan struct{}) *Obstacle {
 	deadline := time.After(limit)
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
-	var obs Obstacle
+	var seen *Obstacle
 	for over := false; !over; {
 		select {
 		case <-done:
-			return nil
+			return seen
 		case <-ctx.Done():
 			return nil
 		case <-deadline:
 			over = true
 		case <-tick.C:
 		}
+		var obs Obstacle
 		var err error
-		if obs.Blockers, err = s.blockers(ctx, int32(repl.PID())); err == nil && locks != nil {
-			obs.Waiters, err = s.Waiters(ctx, locks.pid)
+		if obs.Blockers, err = s.blockers(ctx, int32(c.PID())); err == nil && lockPID != 0 {
+			obs.Waiters, err = s.Waiters(ctx, lockPID)
 		}
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			s.o.Logger.Warn("cannot see who waits for whom", "err", err)
 		}
 		over = over || len(obs.Waiters) > 0
+		if over || len(obs.Blockers) > 0 {
+			seen = &obs
+		}
 	}
 	for {
 		cctx, cancel := context.WithTimeout(ctx, closeTimeout)
-		err := repl.CancelRequest(cctx)
+		err := c.CancelRequest(cctx)
 		cancel()
-		if err != nil {
+		if err != nil && ctx.Err() == nil {
 			s.o.Logger.Warn("cannot cancel the creation of a slot", "err", err)
 		}
 		// A cancel request may be lost, or come between two commands.
 		select {
 		case <-done:
-			return &obs
+			return seen
 		case <-ctx.Done():
 			return nil
 		case <-time.After(time.Second):

@@ -121,11 +121,11 @@ func (s *Source) command(ctx context.Context, cmd string) ([][][]byte, int, erro
 		return nil, 0, err
 	}
 	defer closePgConn(c)
-	rows, err := exec(ctx, c, cmd)
+	rows, err := run(ctx, c, cmd)
 	return rows, majorVersion(c), err
 }
 
-func exec(ctx context.Context, c *pgconn.PgConn, sql string) ([][][]byte, error) {
+func run(ctx context.Context, c *pgconn.PgConn, sql string) ([][][]byte, error) {
 	res, err := c.Exec(ctx, sql).ReadAll()
 	if err != nil {
 		return nil, classify(err)

@@ -3,7 +3,9 @@ package slot
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -34,7 +36,7 @@ type Snapshot struct {
 // a lock of its own until it ends) or it is not to be loaded after all. Locks
 // are a stack in the order of CreateSlot's list, first on top: one is really
 // given up when all before it have been released too, so name the tables in the
-// order in which they will be loaded. Naming a table twice, or one not locked, is
+// order in which they will be loaded. Releasing a table twice, or one not locked, is
 // no error.
 func (sn *Snapshot) Release(ctx context.Context, t TableName) error {
 	if sn.locks == nil {
@@ -79,42 +81,46 @@ type lockStack struct {
 
 const lockBatch = 100
 
-// lockTables locks first the last table, so that the first is on top. Each lock
-// is waited for no longer than limit. The connection is closed on error.
-func (s *Source) lockTables(ctx context.Context, tables []TableName, limitMillis int64) (*lockStack, error) {
+// newLockStack opens the transaction. Waiting for a lock is ended by guard, which
+// names who holds it; lock_timeout is there should that fail.
+func (s *Source) newLockStack(ctx context.Context, limit time.Duration) (*lockStack, error) {
 	c, err := s.connect(ctx)
 	if err != nil {
 		return nil, err
 	}
 	l := &lockStack{s: s, conn: c, pid: int32(c.PgConn().PID()), released: make(map[TableName]bool)}
 	s.track(uint32(l.pid))
-	fail := func(err error) (*lockStack, error) {
+	if _, err := run(ctx, c.PgConn(), fmt.Sprintf("BEGIN; SET LOCAL lock_timeout = %d", (2 * limit).Milliseconds()+1000)); err != nil {
 		l.close()
-		return nil, fmt.Errorf("lock tables: %w", classify(err))
+		return nil, fmt.Errorf("begin to lock tables: %w", err)
 	}
-	if _, err := c.Exec(ctx, "BEGIN"); err != nil {
-		return fail(err)
-	}
-	if _, err := c.Exec(ctx, fmt.Sprintf("SET LOCAL lock_timeout = %d", limitMillis)); err != nil {
-		return fail(err)
-	}
+	return l, nil
+}
+
+// lock locks the last table first, so that the first is on top.
+func (l *lockStack) lock(ctx context.Context, tables []TableName) error {
 	seen := make(map[TableName]bool, len(tables))
-	sql := ""
-	for i := len(tables) - 1; i >= 0; i-- {
-		if t := tables[i]; !seen[t] {
+	var order []TableName
+	for _, t := range tables {
+		if !seen[t] {
 			seen[t] = true
-			// A partitioned table's LOCK takes its partitions too.
-			sql += fmt.Sprintf("SAVEPOINT t%d; LOCK TABLE %s IN ACCESS SHARE MODE;", len(l.stack), identTable(t))
-			l.stack = append(l.stack, t)
+			order = append(order, t)
 		}
-		if len(l.stack)%lockBatch == 0 || i == 0 {
-			if err := c.PgConn().Exec(ctx, sql).Close(); err != nil {
-				return fail(err)
+	}
+	slices.Reverse(order)
+	sql := ""
+	for i, t := range order {
+		// A partitioned table's LOCK takes its partitions too.
+		sql += fmt.Sprintf("SAVEPOINT t%d; LOCK TABLE %s IN ACCESS SHARE MODE;", i, identTable(t))
+		l.stack = append(l.stack, t)
+		if (i+1)%lockBatch == 0 || i == len(order)-1 {
+			if _, err := run(ctx, l.conn.PgConn(), sql); err != nil {
+				return fmt.Errorf("lock tables: %w", err)
 			}
 			sql = ""
 		}
 	}
-	return l, nil
+	return nil
 }
 
 func (l *lockStack) release(ctx context.Context, t TableName) error {
