@@ -6,9 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/apache/iceberg-go"
 	"github.com/apache/iceberg-go/table"
-	"github.com/google/uuid"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -110,7 +108,16 @@ func (s *server) planTable(ctx context.Context, st *State, id Ident, ch *tableCh
 		p.next, p.unchanged = base, true
 		return p, nil
 	}
-	if p.next, err = encodeMetadata(meta, mendSnapshotLog(base.Meta, meta)); err != nil {
+	fields := map[string]any{}
+	if log := mendSnapshotLog(base.Meta, meta); log != nil {
+		fields["snapshot-log"] = log
+	}
+	if t.Mirror != nil && meta.LastSequenceNumber() == base.Meta.LastSequenceNumber() {
+		// A tag or property is no news from Postgres, whose clock a mirrored
+		// table goes by: a now here would make its next snapshots look late.
+		fields["last-updated-ms"] = base.Meta.LastUpdatedMillis()
+	}
+	if p.next, err = encodeMetadata(meta, fields); err != nil {
 		return nil, err
 	}
 	if err := s.checkMove(ctx, st, id, &t, base.Meta, p.next.Meta); err != nil {
@@ -138,125 +145,6 @@ func (s *server) checkMove(ctx context.Context, st *State, id Ident, t *Table, b
 		}
 	}
 	return s.checkKept(ctx, st, id, t, base, next)
-}
-
-// planCreate builds a table from the updates of a staged create.
-func (s *server) planCreate(st *State, id Ident, reqs table.Requirements, updates table.Updates) (*step, error) {
-	if _, ok := st.Namespace(id.Namespace); !ok {
-		return nil, noSuchNamespace(id.Namespace)
-	}
-	creates := slices.ContainsFunc(reqs, func(r table.Requirement) bool { return r.GetType() == table.AssertCreate().GetType() })
-	if !creates {
-		return nil, noSuchTable(id)
-	}
-	if err := nameTaken(st, id); err != nil {
-		return nil, err
-	}
-	for _, r := range reqs {
-		if err := r.Validate(nil); err != nil {
-			return nil, commitFailed("%v", err)
-		}
-	}
-	location, err := s.newLocation(st, id)
-	if err != nil {
-		return nil, err
-	}
-	var meta table.Metadata
-	err = guard(func() error {
-		meta, err = buildCreated(updates, location)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	location = strings.TrimRight(meta.Location(), "/")
-	if err := s.checkLocation(st, id, location); err != nil {
-		return nil, err
-	}
-	p := &step{id: id}
-	if p.next, err = encodeMetadata(meta, nil); err != nil {
-		return nil, err
-	}
-	p.next.URI = nextMetadataURI(location, "")
-	return p, nil
-}
-
-// buildCreated applies a new table's updates. What they leave out (spec, sort
-// order, location) is what a table has by default.
-func buildCreated(updates table.Updates, location string) (table.Metadata, error) {
-	version := table.DefaultFormatVersion
-	has := map[string]bool{}
-	for _, u := range updates {
-		has[u.Action()] = true
-		if u.Action() == table.UpdateUpgradeFormatVersion {
-			// The update's field is not exported, its JSON is.
-			raw, err := json.Marshal(u)
-			if err != nil {
-				return nil, badRequest("%s: %v", u.Action(), err)
-			}
-			var v struct {
-				Version int `json:"format-version"`
-			}
-			if err := json.Unmarshal(raw, &v); err != nil {
-				return nil, badRequest("%s: %v", u.Action(), err)
-			}
-			version = v.Version
-		}
-	}
-	b, err := table.NewMetadataBuilder(version)
-	if err != nil {
-		return nil, badRequest("%v", err)
-	}
-	apply := func(u table.Update) error {
-		if err := u.Apply(b); err != nil {
-			return badRequest("%s: %v", u.Action(), err)
-		}
-		return nil
-	}
-	// Defaults that later updates may lean on, and that they replace, go first.
-	if !has[table.UpdateSetLocation] {
-		if err := b.SetLoc(location); err != nil {
-			return nil, badRequest("%v", err)
-		}
-	}
-	if !has[table.UpdateAssignUUID] {
-		if err := b.SetUUID(uuid.New()); err != nil {
-			return nil, badRequest("%v", err)
-		}
-	}
-	for i, u := range updates {
-		if err := apply(u); err != nil {
-			return nil, err
-		}
-		// The spec and order need a current schema, and snapshots need them.
-		if u.Action() != table.UpdateSetCurrentSchema || slices.ContainsFunc(updates[:i], func(v table.Update) bool { return v.Action() == table.UpdateSetCurrentSchema }) {
-			continue
-		}
-		if !has[table.UpdateAddSpec] {
-			if err := apply(table.NewAddPartitionSpecUpdate(iceberg.UnpartitionedSpec, true)); err != nil {
-				return nil, err
-			}
-		}
-		if !has[table.UpdateSetDefaultSpec] && !has[table.UpdateAddSpec] {
-			if err := apply(table.NewSetDefaultSpecUpdate(-1)); err != nil {
-				return nil, err
-			}
-		}
-		if !has[table.UpdateAddSortOrder] {
-			order := table.UnsortedSortOrder
-			if err := apply(table.NewAddSortOrderUpdate(&order)); err != nil {
-				return nil, err
-			}
-			if err := apply(table.NewSetDefaultSortOrderUpdate(-1)); err != nil {
-				return nil, err
-			}
-		}
-	}
-	meta, err := b.Build()
-	if err != nil {
-		return nil, badRequest("create table: %v", err)
-	}
-	return meta, nil
 }
 
 // checkStale answers a snapshot that was made on older metadata by a conflict,

@@ -3,10 +3,12 @@ package catalog
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"strings"
 
 	"github.com/apache/iceberg-go"
 	"github.com/apache/iceberg-go/table"
+	"github.com/google/uuid"
 )
 
 type createRequest struct {
@@ -130,6 +132,125 @@ func (s *server) newTableMetadata(st *State, id Ident, in *createRequest) (*meta
 		return nil, err
 	}
 	return encodeMetadata(meta, nil)
+}
+
+// planCreate builds a table from the updates of a staged create.
+func (s *server) planCreate(st *State, id Ident, reqs table.Requirements, updates table.Updates) (*step, error) {
+	if _, ok := st.Namespace(id.Namespace); !ok {
+		return nil, noSuchNamespace(id.Namespace)
+	}
+	creates := slices.ContainsFunc(reqs, func(r table.Requirement) bool { return r.GetType() == table.AssertCreate().GetType() })
+	if !creates {
+		return nil, noSuchTable(id)
+	}
+	if err := nameTaken(st, id); err != nil {
+		return nil, err
+	}
+	for _, r := range reqs {
+		if err := r.Validate(nil); err != nil {
+			return nil, commitFailed("%v", err)
+		}
+	}
+	location, err := s.newLocation(st, id)
+	if err != nil {
+		return nil, err
+	}
+	var meta table.Metadata
+	err = guard(func() error {
+		meta, err = buildCreated(updates, location)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	location = strings.TrimRight(meta.Location(), "/")
+	if err := s.checkLocation(st, id, location); err != nil {
+		return nil, err
+	}
+	p := &step{id: id}
+	if p.next, err = encodeMetadata(meta, nil); err != nil {
+		return nil, err
+	}
+	p.next.URI = nextMetadataURI(location, "")
+	return p, nil
+}
+
+// buildCreated applies a new table's updates. What they leave out (spec, sort
+// order, location) is what a table has by default.
+func buildCreated(updates table.Updates, location string) (table.Metadata, error) {
+	version := table.DefaultFormatVersion
+	has := map[string]bool{}
+	for _, u := range updates {
+		has[u.Action()] = true
+		if u.Action() == table.UpdateUpgradeFormatVersion {
+			// The update's field is not exported, its JSON is.
+			raw, err := json.Marshal(u)
+			if err != nil {
+				return nil, badRequest("%s: %v", u.Action(), err)
+			}
+			var v struct {
+				Version int `json:"format-version"`
+			}
+			if err := json.Unmarshal(raw, &v); err != nil {
+				return nil, badRequest("%s: %v", u.Action(), err)
+			}
+			version = v.Version
+		}
+	}
+	b, err := table.NewMetadataBuilder(version)
+	if err != nil {
+		return nil, badRequest("%v", err)
+	}
+	apply := func(u table.Update) error {
+		if err := u.Apply(b); err != nil {
+			return badRequest("%s: %v", u.Action(), err)
+		}
+		return nil
+	}
+	// Defaults that later updates may lean on, and that they replace, go first.
+	if !has[table.UpdateSetLocation] {
+		if err := b.SetLoc(location); err != nil {
+			return nil, badRequest("%v", err)
+		}
+	}
+	if !has[table.UpdateAssignUUID] {
+		if err := b.SetUUID(uuid.New()); err != nil {
+			return nil, badRequest("%v", err)
+		}
+	}
+	for i, u := range updates {
+		if err := apply(u); err != nil {
+			return nil, err
+		}
+		// The spec and order need a current schema, and snapshots need them.
+		if u.Action() != table.UpdateSetCurrentSchema || slices.ContainsFunc(updates[:i], func(v table.Update) bool { return v.Action() == table.UpdateSetCurrentSchema }) {
+			continue
+		}
+		if !has[table.UpdateAddSpec] {
+			if err := apply(table.NewAddPartitionSpecUpdate(iceberg.UnpartitionedSpec, true)); err != nil {
+				return nil, err
+			}
+		}
+		if !has[table.UpdateSetDefaultSpec] && !has[table.UpdateAddSpec] {
+			if err := apply(table.NewSetDefaultSpecUpdate(-1)); err != nil {
+				return nil, err
+			}
+		}
+		if !has[table.UpdateAddSortOrder] {
+			order := table.UnsortedSortOrder
+			if err := apply(table.NewAddSortOrderUpdate(&order)); err != nil {
+				return nil, err
+			}
+			if err := apply(table.NewSetDefaultSortOrderUpdate(-1)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	meta, err := b.Build()
+	if err != nil {
+		return nil, badRequest("create table: %v", err)
+	}
+	return meta, nil
 }
 
 // present is raw, or nil if the field was left out or null.

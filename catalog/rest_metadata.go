@@ -128,9 +128,9 @@ func parseMetadata(uri string, data []byte) (*metadataFile, error) {
 
 // encodeMetadata makes a table's next metadata file, yet without a name. What
 // is returned is parsed from the bytes: the built value shares parts with the
-// request, and what readers will see is the bytes. log replaces the snapshot
-// log if it is not nil.
-func encodeMetadata(meta table.Metadata, log []table.SnapshotLogEntry) (*metadataFile, error) {
+// request, and what readers will see is the bytes. fields replace top-level
+// fields of what was built.
+func encodeMetadata(meta table.Metadata, fields map[string]any) (*metadataFile, error) {
 	var data []byte
 	err := guard(func() (err error) {
 		data, err = json.Marshal(meta)
@@ -139,8 +139,8 @@ func encodeMetadata(meta table.Metadata, log []table.SnapshotLogEntry) (*metadat
 	if err != nil {
 		return nil, fmt.Errorf("encode table metadata: %w", err)
 	}
-	if log != nil {
-		if data, err = withField(data, "snapshot-log", log); err != nil {
+	if len(fields) > 0 {
+		if data, err = withFields(data, fields); err != nil {
 			return nil, err
 		}
 	}
@@ -151,19 +151,22 @@ func encodeMetadata(meta table.Metadata, log []table.SnapshotLogEntry) (*metadat
 	return f, nil
 }
 
-// withField sets one top-level field of a JSON object.
-func withField(data []byte, name string, v any) ([]byte, error) {
+// withFields sets top-level fields of a JSON object.
+func withFields(data []byte, fields map[string]any) ([]byte, error) {
 	var object map[string]json.RawMessage
 	if err := json.Unmarshal(data, &object); err != nil {
-		return nil, fmt.Errorf("set %s in table metadata: %w", name, err)
+		return nil, fmt.Errorf("edit table metadata: %w", err)
 	}
-	raw, err := json.Marshal(v)
+	for name, v := range fields {
+		raw, err := json.Marshal(v)
+		if err != nil {
+			return nil, fmt.Errorf("set %s in table metadata: %w", name, err)
+		}
+		object[name] = raw
+	}
+	data, err := json.Marshal(object)
 	if err != nil {
-		return nil, fmt.Errorf("set %s in table metadata: %w", name, err)
-	}
-	object[name] = raw
-	if data, err = json.Marshal(object); err != nil {
-		return nil, fmt.Errorf("set %s in table metadata: %w", name, err)
+		return nil, fmt.Errorf("edit table metadata: %w", err)
 	}
 	return data, nil
 }
@@ -212,7 +215,7 @@ func refsOnly(f *metadataFile) ([]byte, error) {
 	if len(snapshots) == len(all) {
 		return f.JSON, nil
 	}
-	return withField(f.JSON, "snapshots", snapshots)
+	return withFields(f.JSON, map[string]any{"snapshots": snapshots})
 }
 
 // configTag and tableTag make a table's ETag: it names the metadata file, the

@@ -195,7 +195,9 @@ func TestMirrorKeepsItsShape(t *testing.T) {
 	} {
 		require.Contains(t, m.refused(m.do("POST", restMirrorPath, `{"requirements":[],"updates":[`+updates+`]}`)), what)
 	}
+	updated := m.metadata(restMirrorPath)["last-updated-ms"]
 	m.ok("POST", restMirrorPath, `{"requirements":[],"updates":[{"action":"set-properties","updates":{"owner":"me"}}]}`)
+	require.Equal(t, updated, m.metadata(restMirrorPath)["last-updated-ms"], "Postgres' clock")
 	m.ok("POST", restMirrorPath, `{"requirements":[],"updates":[{"action":"set-statistics","snapshot-id":2,"statistics":{"snapshot-id":2,"statistics-path":"mem://lake/s.puffin","file-size-in-bytes":1,"file-footer-size-in-bytes":1,"blob-metadata":[]}}]}`)
 
 	m.refused(m.do("DELETE", restMirrorPath, nil))
