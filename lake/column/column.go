@@ -94,7 +94,7 @@ func (c Codec) Binary() bool { return c.k.binary() }
 // and give something else. column is already quoted.
 func TextExpr(column string) string {
 	// num_nulls, because IS NULL holds for a composite whose fields are all NULL.
-	return "CASE WHEN num_nulls(" + column + ") = 0 THEN format('%s', " + column + ") END"
+	return "CASE WHEN pg_catalog.num_nulls(" + column + ") OPERATOR(pg_catalog.=) 0 THEN pg_catalog.format('%s', " + column + ") END"
 }
 
 // FixedKey is the number of key bytes every value has, 0 if it varies.

@@ -75,14 +75,16 @@ func (k timestampKind) bin(data []byte) (arrow.Timestamp, error) {
 		return 0, malformed(k.name(), data, binaryForm)
 	}
 	v := int64(binary.BigEndian.Uint64(data))
-	if v <= math.MaxInt64-epochMicros && v != math.MinInt64 {
+	if v <= math.MaxInt64-epochMicros && v >= (firstDay-epochDays)*dayMicros {
 		return arrow.Timestamp(v + epochMicros), nil
 	}
-	switch v {
-	case math.MaxInt64:
+	switch {
+	case v == math.MaxInt64:
 		return 0, unrepresentable(k.name(), []byte(textInfinity), whyInfinite)
-	case math.MinInt64:
+	case v == math.MinInt64:
 		return 0, unrepresentable(k.name(), []byte(textMinusInf), whyInfinite)
+	case v < 0: // before Postgres' own range
+		return 0, malformed(k.name(), data, binaryForm)
 	}
 	days, micros := splitMicros(v)
 	return 0, unrepresentable(k.name(), appendTimestamp(nil, days+epochDays, micros, k.tz), whyOverflow)
