@@ -27,7 +27,9 @@ type loadOrder struct {
 	member   *member // handed back, not looked into
 	oid      uint32
 	ident    Ident
-	metadata string
+	metadata string     // of the table in the lake; empty: there is none
+	store    TableStore // the same, already open
+	layout   *Layout    // of store
 	name     wal.TableName
 	progress *progress
 }
@@ -64,7 +66,7 @@ func (s *session) requestLoads() {
 			m.loadOn = true
 			m.progress = &progress{began: time.Now()}
 			m.progress.total.Store(max(0, m.desc.Rows))
-			orders = append(orders, loadOrder{member: m, oid: m.oid, ident: m.ident, metadata: m.metadata,
+			orders = append(orders, loadOrder{member: m, oid: m.oid, ident: m.ident, metadata: m.metadata, store: m.store, layout: m.layout,
 				name: wal.TableName{Schema: m.desc.Schema, Name: m.desc.Name}, progress: m.progress})
 		}
 	}
@@ -143,7 +145,7 @@ func (s *session) loadTable(ctx context.Context, snap Snapshot, o loadOrder, bas
 		r.err = fmt.Errorf("load %s: %w", o.ident, err)
 		return r
 	}
-	r.replaces = o.metadata != ""
+	r.replaces = o.metadata != "" || o.store != nil
 	table, err := s.newTable(o.ident, layout, store)
 	if err != nil {
 		r.err = err
@@ -163,6 +165,10 @@ var errGone = errors.New("the table is gone")
 
 // prepareLoad opens the table's files or makes it, and lays it out.
 func (s *session) prepareLoad(ctx context.Context, o loadOrder, t *wal.Table) (TableStore, *Layout, error) {
+	if o.store != nil {
+		layout, err := NewLayout(t, o.layout, 0)
+		return o.store, layout, err
+	}
 	if o.metadata == "" {
 		layout, err := NewLayout(t, nil, 0)
 		if err != nil {
@@ -382,7 +388,7 @@ func (s *session) loadDone(r loadResult) error {
 		return nil
 	}
 	s.o.Fail("before-load-join")
-	m.table, m.position, m.joining, m.relKnown = r.table, r.floor, true, false
+	m.table, m.store, m.position, m.joining, m.relKnown = r.table, r.table.store, r.floor, true, false
 	m.decoder = wal.Decoder{}
 	if !r.caughtUp {
 		e := m.table.touch()

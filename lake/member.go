@@ -22,7 +22,9 @@ type member struct {
 	// others: its last published LSN, or its load's floor.
 	position wal.LSN
 	resync   bool
-	metadata string // URI at the head when the session began; empty: not in the lake
+	metadata string     // URI at the head when the session began; empty: not in the lake
+	store    TableStore // its files, once opened or made in this session
+	layout   *Layout    // its last, while table is nil and store is not
 
 	table *Table // streaming, or joining
 	// changes are the stream's messages for a table that is being loaded or
@@ -41,6 +43,7 @@ type member struct {
 	truncated bool   // a T explains that the file nodes changed
 	suspect   uint32 // polls in a row that saw unexplained file nodes
 	suspectAt wal.LSN
+	swappedAt wal.LSN // WAL end when a look saw other attributes under the same names
 	dropped   bool
 	progress  *progress // of the load under way, or the last
 	retryAt   time.Time // when a failed load may be tried again
@@ -240,6 +243,7 @@ func (s *session) abandon(m *member) {
 		if m.state == Streaming {
 			m.position = s.sealedLSN
 		}
+		m.layout = t.layout
 		t.abandon(s.log)
 		m.table = nil
 	}

@@ -126,8 +126,6 @@ type TableStore interface {
 	Files() []File
 	// Footprint counts what the current snapshot names, without I/O.
 	Footprint() Footprint
-	// Metadata is the URI of the current metadata file.
-	Metadata() string
 	Prepare(ctx context.Context, c *Change) (Prepared, error)
 	// Adopt makes p the current state, after its publication.
 	Adopt(p Prepared)

@@ -103,7 +103,7 @@ func (s *session) openTable(ctx context.Context, m *member) error {
 		t.close(s.log)
 		return fmt.Errorf("open index of %s: %w", m.ident, err)
 	}
-	m.table = t
+	m.table, m.store = t, store
 	if todo > catchUpRowsMax {
 		m.late = true
 		return nil

@@ -220,6 +220,9 @@ func (s *session) run(ctx context.Context) error {
 		case <-tick.C:
 			s.report()
 			s.hint()
+			if len(s.waits)+len(s.cuts) > 0 {
+				s.stream.Ping()
+			}
 		case <-again:
 		case <-s.ctx.Done():
 			return s.group.Wait()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"reflect"
 	"time"
 
 	"firn/lake/column"
@@ -248,8 +249,12 @@ func (s *session) change(d *wal.Decoder, kind wal.Kind, raw []byte) error {
 }
 
 // described notes a new Relation message; it is fitted to the table before the
-// next row that the table takes.
+// next row that the table takes. A partitioned table's comes again each time
+// the rows' partition changes, and then says nothing new.
 func (m *member) described(r *wal.Relation) {
+	if m.relKnown && m.desc != nil && m.desc.Partitioned && reflect.DeepEqual(m.rel, r) {
+		return
+	}
 	m.relFirst = m.rel == nil
 	m.rel, m.relKnown = r, false
 }

@@ -63,7 +63,8 @@ func (s *session) welcome(t *wal.Table) bool {
 	old := s.retired(Ident{t.Schema, t.Name})
 	m := s.admit(t, nil)
 	if old != nil {
-		m.metadata, m.resync = old.metadata, old.metadata != ""
+		m.metadata, m.store, m.layout = old.metadata, old.store, old.layout
+		m.resync = old.metadata != "" || old.store != nil
 		delete(s.members, old.oid)
 	}
 	s.log.Info("new table", "table", m.ident.String(), "state", m.state, "cause", m.reason)
@@ -87,9 +88,6 @@ func (s *session) gone(m *member) {
 	if m.state == Quarantined {
 		return
 	}
-	if m.table != nil && m.table.store != nil {
-		m.metadata = m.table.store.Metadata()
-	}
 	s.log.Warn("table was dropped in Postgres, or is not to be mirrored any more; the lake keeps what it has", "table", m.ident.String())
 	if m.state == Streaming && m.table != nil && m.table.epoch != nil {
 		return // its last changes are published first
@@ -112,7 +110,7 @@ func (s *session) look(m *member, t *wal.Table, end wal.LSN) bool {
 	case m.state == Skipped && t.Usable && !m.dropped:
 		s.log.Info("table can be mirrored now", "table", m.ident.String())
 		m.state, m.reason = Loading, ""
-		if m.metadata != "" {
+		if m.metadata != "" || m.store != nil {
 			m.state, m.resync = Behind, true
 		}
 		return false
@@ -133,7 +131,30 @@ func (s *session) look(m *member, t *wal.Table, end wal.LSN) bool {
 	if m.table == nil || m.state != Streaming {
 		return false
 	}
-	return s.lookAtFiles(m, t, end)
+	return s.lookAtFiles(m, t, end) || s.lookAtColumns(m, t, end)
+}
+
+// lookAtColumns notices a column that was dropped and added again under its
+// name and type: the stream describes both alike. Once all has been read that
+// the look saw, the layout has to have the catalog's attribute numbers.
+func (s *session) lookAtColumns(m *member, t *wal.Table, end wal.LSN) bool {
+	if m.table == nil {
+		return false
+	}
+	other := slices.ContainsFunc(t.Columns, func(c wal.TableColumn) bool {
+		was := m.table.layout.named(c.Name)
+		return streamed(c) && was != nil && was.AttNum != c.AttNum
+	})
+	switch {
+	case !other:
+		m.swappedAt = 0
+	case m.swappedAt == 0:
+		m.swappedAt = end
+	case max(s.position, s.idle) >= m.swappedAt:
+		m.swappedAt = 0
+		s.resync(m, "a column was dropped and another of its name and type added")
+	}
+	return false
 }
 
 // lookAtFiles notices rows that were replaced without the stream's knowledge.

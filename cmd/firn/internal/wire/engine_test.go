@@ -19,7 +19,6 @@ import (
 	"firn/lake"
 	"firn/lake/column"
 	"firn/lake/laketest"
-	"firn/wal"
 )
 
 // rig is a Postgres database and a lake in a folder.
@@ -104,9 +103,7 @@ func (r *rig) caughtUp(e *wire.Engine) {
 		require.NoError(r.t, ctx.Err(), "tables are not ready: %+v", e.Lake.Status())
 		time.Sleep(10 * time.Millisecond)
 	}
-	var lsn string
-	require.NoError(r.t, r.conn.QueryRow(ctx, "select pg_current_wal_insert_lsn()::text").Scan(&lsn))
-	at, err := wal.ParseLSN(lsn)
+	at, err := e.Source.CommittedLSN(ctx)
 	require.NoError(r.t, err)
 	_, err = e.Lake.Wait(ctx, at)
 	require.NoError(r.t, err)
@@ -214,4 +211,132 @@ func TestMirrorRowChanges(t *testing.T) {
 	e, stop = r.run()
 	r.same(e, "public.keyed", "public.wide", "public.whole")
 	require.NoError(t, stop())
+}
+
+func TestMirrorToast(t *testing.T) {
+	r := newRig(t)
+	// External storage, so that values are out of line and never sent again.
+	r.exec(`create table doc (id int primary key, body text, tags text[], n int);
+		alter table doc alter body set storage external, alter tags set storage external;
+		create table doc_full (id int primary key, body text, n int);
+		alter table doc_full alter body set storage external, replica identity full;
+		create table doc_whole (id int, body text, n int);
+		alter table doc_whole alter body set storage external, replica identity full;
+		insert into doc select i, repeat(md5(i::text), 200), array[repeat(md5(i::text),100)], 0 from generate_series(1,300) i;
+		insert into doc_full select i, repeat(md5(i::text), 200), 0 from generate_series(1,100) i;
+		insert into doc_whole select i, repeat(md5(i::text), 200), 0 from generate_series(1,100) i`)
+	e, stop := r.run()
+	tables := []string{"public.doc", "public.doc_full", "public.doc_whole"}
+	r.same(e, tables...)
+	r.exec("update doc set n = n + 1")
+	r.exec("update doc_full set n = n + 1")
+	r.exec("update doc_whole set n = n + 1")
+	r.same(e, tables...)
+	// The same rows several times in one transaction and in one epoch; new
+	// rows whose value is still in the open batch; keys that move.
+	r.exec(`begin; update doc set n = n + 1 where id < 50; update doc set n = n + 1 where id < 20;
+		insert into doc select i, repeat(md5(i::text), 200), array[repeat(md5(i::text),100)], 0 from generate_series(1001,1020) i;
+		update doc set n = 7 where id > 1000; update doc set id = id + 5000 where id between 10 and 30;
+		update doc set n = 8 where id > 5000; delete from doc where id in (40, 41, 1001, 5011); commit`)
+	r.exec("update doc set body = 'short' where id = 60; update doc set n = 9 where id = 60; update doc set body = null where id = 61; update doc set n = 9 where id = 61")
+	r.exec("update doc_whole set n = n + 1 where id % 3 = 0; delete from doc_whole where id % 5 = 0")
+	for i := range 30 {
+		r.exec("update doc set n = n + 1 where id % 10 = $1", i%10)
+	}
+	r.same(e, tables...)
+	require.NoError(t, stop())
+}
+
+func TestMirrorLargeAndAborted(t *testing.T) {
+	r := newRig(t)
+	r.exec("create table big (id int primary key, v text)")
+	r.exec("alter system set logical_decoding_work_mem = '64kB'")
+	r.exec("select pg_reload_conf()")
+	e, stop := r.run()
+	r.same(e, "public.big")
+	r.exec(`begin; insert into big select i, 'v'||i from generate_series(1,50000) i;
+		savepoint a; update big set v = 'gone' ; rollback to a;
+		savepoint b; update big set v = 'kept' where id % 2 = 0; release b; commit`)
+	r.exec(`begin; insert into big select i, 'lost' from generate_series(100001,130000) i; rollback`)
+	// A table made and filled within a large transaction.
+	r.exec(`begin; create table fresh (id int primary key, v text); insert into fresh select i, 'f' from generate_series(1,20000) i; commit`)
+	r.exec(`begin; truncate big; insert into big select i, 'again' from generate_series(1,30000) i; delete from big where id > 29000; commit`)
+	require.Eventually(t, func() bool { return len(r.lake(e, "public.fresh")) == 20000 }, 20*time.Second, 50*time.Millisecond)
+	r.same(e, "public.big", "public.fresh")
+	require.NoError(t, stop())
+}
+
+func TestMirrorSchemaChanges(t *testing.T) {
+	r := newRig(t)
+	r.exec(`create table s (id int primary key, a text, b int); insert into s select i, 'a', i from generate_series(1,100) i`)
+	e, stop := r.run()
+	r.same(e, "public.s")
+	steps := []string{
+		"alter table s add c text; insert into s values (1001,'x',1,'new')",
+		"update s set c = 'filled' where id < 50",
+		"alter table s rename a to alpha; insert into s values (1002,'y',2,'z')",
+		"alter table s drop b; insert into s values (1003,'q','w')",
+		"alter table s add b int; update s set b = 5 where id > 1000",
+		"alter table s alter b type bigint; insert into s values (1004,'l','m',5000000000)",
+		"alter table s add d int not null default 42; insert into s(id) values (1005)",
+		"alter table s alter alpha type varchar(20); update s set alpha = 'v' where id = 7",
+		"alter table s alter d type text using 'n' || d; insert into s values (1006,'t','t',1,'t')",
+		"alter table s alter b type bigint using b * 2",
+		"alter table s drop alpha, drop c; alter table s add alpha text, add c text; insert into s(id, alpha) values (1007, 'again')",
+		"alter table s drop constraint s_pkey; alter table s add primary key (id, d); insert into s values (1008, 3, 'd', 'e', 'f')",
+	}
+	for _, sql := range steps {
+		r.exec(sql)
+		r.settled(e)
+		r.same(e, "public.s")
+	}
+	r.exec("drop table s; create table s (z int primary key, y text); insert into s values (1, 'reborn')")
+	r.settled(e)
+	r.same(e, "public.s")
+	require.NoError(t, stop())
+	e, stop = r.run()
+	r.exec("update s set y = 'more'")
+	r.same(e, "public.s")
+	require.NoError(t, stop())
+}
+
+// settled waits until the looks at the catalogs that a change may need are done.
+func (r *rig) settled(e *wire.Engine) {
+	r.t.Helper()
+	time.Sleep(4 * r.o.Poll)
+	r.caughtUp(e)
+	time.Sleep(2 * r.o.Poll)
+}
+
+func TestMirrorQuarantinesOneTable(t *testing.T) {
+	r := newRig(t)
+	r.exec(`create table good (id int primary key); create table bad (id int primary key, n numeric(10,2), d date);
+		create table loadbad (id int primary key, d date); insert into loadbad values (1, 'infinity');
+		create table nokey (id int)`)
+	e, stop := r.run()
+	require.Eventually(t, func() bool { return state(e, "public.loadbad").State == lake.Quarantined }, 20*time.Second, 20*time.Millisecond)
+	require.Contains(t, state(e, "public.loadbad").Reason, "infinity")
+	require.Equal(t, lake.Skipped, state(e, "public.nokey").State)
+	r.exec("insert into bad values (1, 1.5, '2020-01-01'); insert into good values (1)")
+	r.same(e, "public.good", "public.bad")
+	r.exec("begin; insert into good values (2); insert into bad values (2, 'NaN', null); commit; insert into good values (3)")
+	require.Eventually(t, func() bool { return state(e, "public.bad").State == lake.Quarantined }, 20*time.Second, 20*time.Millisecond)
+	require.Contains(t, state(e, "public.bad").Reason, "id=2")
+	r.same(e, "public.good")
+	require.Len(t, r.lake(e, "public.bad"), 1)
+	require.NoError(t, stop())
+	e, stop = r.run()
+	r.exec("insert into good values (4); insert into bad values (5, 5, null)")
+	r.same(e, "public.good")
+	require.Equal(t, lake.Quarantined, state(e, "public.bad").State)
+	require.NoError(t, stop())
+}
+
+func state(e *wire.Engine, table string) lake.TableStatus {
+	for _, t := range e.Lake.Status().Tables {
+		if t.Name == table {
+			return t
+		}
+	}
+	return lake.TableStatus{}
 }

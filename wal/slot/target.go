@@ -1,0 +1,43 @@
+package slot
+
+import (
+	"context"
+	"time"
+
+	"firn/wal"
+)
+
+// asyncFlush is longer than Postgres' WAL writer leaves a commit made under
+// synchronous_commit=off unflushed (three times wal_writer_delay's 200 ms).
+const asyncFlush = time.Second
+
+// CommittedLSN is a position that has every commit before the call in front of
+// it, and that the stream will reach. That is the insert position, for under
+// synchronous_commit=off one's own commit may not be flushed yet; but WAL
+// without a commit can stay unflushed, and so unsent, until the next commit.
+// What is not flushed after a second holds none.
+func (s *Source) CommittedLSN(ctx context.Context) (wal.LSN, error) {
+	insert, err := s.InsertLSN(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for until := time.Now().Add(asyncFlush); ; {
+		var text string
+		if err := s.one(ctx, "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END::text", nil, &text); err != nil {
+			return 0, err
+		}
+		flushed, err := wal.ParseLSN(text)
+		if err != nil {
+			return 0, err
+		}
+		if flushed >= insert {
+			return insert, nil
+		}
+		if time.Now().After(until) {
+			return flushed, nil
+		}
+		if err := sleep(ctx, 20*time.Millisecond); err != nil {
+			return 0, err
+		}
+	}
+}
