@@ -13,6 +13,7 @@ const (
 	segmentPrefix = "segment-"
 	overlayPrefix = "overlay-"
 	headerBytes   = 4096
+	heapBytes     = 64 << 10                  // of an overlay's segment, before it is worth a mapping
 	segmentMagic  = 0x31_67_65_53_6e_72_69_46 // "FirnSeg1", read as a little-endian number
 )
 
@@ -40,15 +41,16 @@ func segmentName(id uint64) string { return fmt.Sprintf("%s%08x", segmentPrefix,
 
 // segmentFiles makes and opens the files of the segments in a folder.
 type segmentFiles struct {
-	dir   string
-	words int
-	seed  uint64
-	next  uint64 // id; never used twice in a folder
+	dir    string
+	words  int
+	maxLog uint8
+	seed   uint64
+	next   uint64 // id; never used twice in a folder
 }
 
 func (f *segmentFiles) size(log2 uint8) int64 { return headerBytes + int64(f.words)*8<<log2 }
 
-func (f *segmentFiles) alloc(log2, depth uint8, top uint64, maxLog uint8) (*segment, error) {
+func (f *segmentFiles) alloc(log2, depth uint8, top uint64) (*segment, error) {
 	f.next++
 	id := f.next
 	path := filepath.Join(f.dir, segmentName(id))
@@ -61,7 +63,7 @@ func (f *segmentFiles) alloc(log2, depth uint8, top uint64, maxLog uint8) (*segm
 		os.Remove(path) // if that fails too, the next Open does it
 		return nil, fmt.Errorf("create index segment %d: %w", id, err)
 	}
-	s := f.segment(m, segmentID{id: id, log2: log2, depth: depth, top: top}, maxLog)
+	s := f.segment(m, segmentID{id: id, log2: log2, depth: depth, top: top})
 	head := numbers(m[:headerBytes])
 	head[headMagic], head[headID], head[headSeed] = segmentMagic, id, f.seed
 	head[headWords], head[headLog2], head[headDepth], head[headTop] = uint64(f.words), uint64(log2), uint64(depth), top
@@ -91,7 +93,7 @@ func (f *segmentFiles) open(d segmentID) (*segment, error) {
 	}
 	advise(m)
 	head := numbers(m[:headerBytes])
-	s := f.segment(m, d, maxBaseLog)
+	s := f.segment(m, d)
 	s.live, s.used = int(head[headLive]), int(head[headUsed])
 	if head[headMagic] != segmentMagic || head[headID] != d.id || head[headSeed] != f.seed ||
 		head[headWords] != uint64(f.words) || head[headLog2] != uint64(d.log2) ||
@@ -103,9 +105,9 @@ func (f *segmentFiles) open(d segmentID) (*segment, error) {
 	return s, nil
 }
 
-func (f *segmentFiles) segment(m []byte, d segmentID, maxLog uint8) *segment {
+func (f *segmentFiles) segment(m []byte, d segmentID) *segment {
 	s := &segment{id: d.id, mapped: m}
-	s.shape(numbers(m[headerBytes:]), f.words, d.log2, d.depth, d.top, maxLog)
+	s.shape(numbers(m[headerBytes:]), f.words, d.log2, d.depth, d.top, f.maxLog)
 	s.free = func() {
 		s.unmap()
 		os.Remove(filepath.Join(f.dir, segmentName(d.id))) // if that fails, the next Open does it
@@ -149,19 +151,18 @@ func (s *segment) contains(addr uintptr) bool {
 type scratch struct {
 	dir           string
 	words         int
+	maxLog        uint8
+	heap          int64 // bytes up to where a segment is worth no mapping of its own
 	memory        int64
 	used, spilled int64 // bytes
 }
 
-// heapBytes is up to where a segment is worth no mapping of its own.
-const heapBytes = 64 << 10
-
-func (f *scratch) alloc(log2, depth uint8, top uint64, maxLog uint8) (*segment, error) {
+func (f *scratch) alloc(log2, depth uint8, top uint64) (*segment, error) {
 	size := int64(f.words) * 8 << log2
 	s := &segment{}
 	var slots []uint64
 	switch {
-	case size <= heapBytes:
+	case size <= f.heap && f.used+size <= f.memory:
 		slots = make([]uint64, size/8)
 	case f.used+size <= f.memory:
 		m, err := unix.Mmap(-1, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
@@ -182,7 +183,7 @@ func (f *scratch) alloc(log2, depth uint8, top uint64, maxLog uint8) (*segment, 
 		f.used += size
 		s.free = func() { f.used -= size; s.unmap() }
 	}
-	s.shape(slots, f.words, log2, depth, top, maxLog)
+	s.shape(slots, f.words, log2, depth, top, f.maxLog)
 	return s, nil
 }
 

@@ -99,6 +99,10 @@ type Options struct {
 	OverlayMemory int64
 	// BootID is the identity of this run of the machine; default the kernel's.
 	BootID string
+
+	// Sizes beyond which segments split, as powers of two; tests make them small.
+	baseLog, overlayLog uint8
+	heapBytes           int64
 }
 
 // Phase is what an index can be.
@@ -168,6 +172,9 @@ func Open(dir string, o Options) (*Index, error) {
 	if o.OverlayMemory == 0 {
 		o.OverlayMemory = 32 << 20
 	}
+	if o.baseLog == 0 {
+		o.baseLog, o.overlayLog, o.heapBytes = maxBaseLog, maxOverlayLog, heapBytes
+	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("create index folder: %w", err)
 	}
@@ -199,8 +206,8 @@ func (x *Index) open() error {
 		return fmt.Errorf("identify index folder: %w", err)
 	}
 	x.boot = boot
-	x.scratch = &scratch{dir: x.dir, words: x.words(), memory: x.o.OverlayMemory}
-	x.files = &segmentFiles{dir: x.dir, words: x.words()}
+	x.scratch = &scratch{dir: x.dir, words: x.words(), maxLog: x.o.overlayLog, memory: x.o.OverlayMemory, heap: x.o.heapBytes}
+	x.files = &segmentFiles{dir: x.dir, words: x.words(), maxLog: x.o.baseLog}
 
 	journalPath := filepath.Join(x.dir, journalName)
 	found, err := readJournal(journalPath)
@@ -244,7 +251,7 @@ func (x *Index) adopt(path string, r *recovered) error {
 	x.state = State{Phase: r.phase, N: r.n, Base: r.base, Snapshot: r.snapshot}
 	x.files.seed, x.files.next = r.seed, r.nextSegment
 	x.clean = r.clean
-	x.base = x.newTable(x.files.alloc, x.swapBase, maxBaseLog)
+	x.base = x.newTable(x.files.alloc, x.swapBase, x.o.baseLog)
 	found := make([]*segment, 0, len(r.segments))
 	err := func() error {
 		for _, d := range r.segments {
@@ -286,7 +293,7 @@ func (x *Index) distrust(r *recovered, reason string) {
 		x.files.next = r.nextSegment
 	}
 	x.names = map[uint32]string{}
-	x.base = x.newTable(x.files.alloc, x.swapBase, maxBaseLog)
+	x.base = x.newTable(x.files.alloc, x.swapBase, x.o.baseLog)
 	x.newOverlays()
 }
 
@@ -299,7 +306,7 @@ func (x *Index) begin(nextFile uint32, sync bool) error {
 	x.seed, x.nextFile, x.names, x.pending = seed, nextFile, map[uint32]string{}, nil
 	x.state, x.loading, x.loaded, x.clean = State{}, false, nil, false
 	x.files.seed = seed
-	x.base = x.newTable(x.files.alloc, x.swapBase, maxBaseLog)
+	x.base = x.newTable(x.files.alloc, x.swapBase, x.o.baseLog)
 	x.newOverlays()
 	return x.rewriteJournal(sync)
 }

@@ -120,6 +120,9 @@ func (x *Index) apply(o *overlay, alive fileSet, resolve func(Loc) (Loc, bool)) 
 			return err
 		}
 	}
+	if err := x.base.prepare(o.adds); err != nil {
+		return err
+	}
 	real := func(k Key, w uint64) (uint64, bool, error) {
 		l := locOf(w)
 		if l.Virtual() {

@@ -2,16 +2,16 @@ package index
 
 // Rows that share a key would make one long probe sequence, and a million equal
 // rows a quadratic load. So a key with many rows is spread: at level l its rows
-// have 8^l home slots, and a row's is chosen by its location. Each row keeps the
+// have 4^l home slots, and a row's is chosen by its location. Each row keeps the
 // level it was put at in the lowest four bits of Key.Hi, and the key's level
 // stands in a slot of its own at the first home (wordLevel + l). A level's homes
 // are among the next one's, so raising the level moves nothing: a row is at one
 // of its homes for levels 0 to l, and all rows are at the homes of level l.
 const (
 	levelMask = 15 // of Key.Hi
-	levelStep = 3  // bits of homes per level
-	levelRows = 16 // at a level's home before the level is raised
-	maxLevel  = 8
+	levelStep = 2  // bits of homes per level
+	levelRows = 16 // of a level at one home before it is raised
+	maxLevel  = 12
 )
 
 // sub is the number of w's home at a level.
@@ -103,11 +103,12 @@ func (t *table) addRow(h uint64, k Key, w uint64) error {
 		if s, _ := t.findRow(h, k, w, level); s != nil {
 			return nil
 		}
-		at := homeHash(h, sub(w, level))
+		home := sub(w, level)
+		at := homeHash(h, home)
 		if level < maxLevel {
 			rows := 0
 			t.chain(at, k, func(_ *segment, _, l, w uint64) bool {
-				if l == level && isLoc(w) {
+				if l == level && isLoc(w) && sub(w, l) == home {
 					rows++
 				}
 				return true
@@ -154,7 +155,7 @@ func (t *table) insert(h uint64, k Key, w uint64) (*segment, error) {
 		}
 		if s.word(i) == wordEmpty {
 			if s.used >= s.limit {
-				if err := t.grow(s); err != nil {
+				if err := t.grow(s, 0); err != nil {
 					return nil, err
 				}
 				continue
@@ -177,15 +178,17 @@ func (t *table) removeRow(h uint64, k Key, w uint64) bool {
 	return true
 }
 
-// rows calls fn with each row of a key until it returns false. It begins at
-// another home each time: whoever deletes a key's rows one by one would else
-// pass the emptied homes again and again.
+// rows calls fn with each row of a key until it returns false. It takes the
+// homes in another order each time: whoever deletes a key's rows one by one
+// would else pass the emptied homes again and again. Consecutive homes would not
+// do, for the lowest numbers are homes at every level and so the fullest.
 func (t *table) rows(h uint64, k Key, fn func(w uint64) bool) bool {
 	homes := uint64(1) << (levelStep * t.level(h, k))
 	t.start++
 	start := mix(t.start)
+	step := start>>32 | 1 // odd: each home once
 	for n := range homes {
-		i := (start + n) & (homes - 1)
+		i := (start + n*step) & (homes - 1)
 		more := t.chain(homeHash(h, i), k, func(_ *segment, _, level, w uint64) bool {
 			if !isLoc(w) || sub(w, level) != i {
 				return true // a level, or a row whose own home is another

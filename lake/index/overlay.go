@@ -13,9 +13,9 @@ type overlay struct {
 func (x *Index) newOverlay() *overlay {
 	// The scratch frees what it gave; there is nobody to tell.
 	swap := func(old *segment, _ []*segment) error { old.free(); return nil }
-	o := &overlay{adds: x.newTable(x.scratch.alloc, swap, maxOverlayLog)}
+	o := &overlay{adds: x.newTable(x.scratch.alloc, swap, x.o.overlayLog)}
 	if x.o.Multi {
-		o.removes = x.newTable(x.scratch.alloc, swap, maxOverlayLog)
+		o.removes = x.newTable(x.scratch.alloc, swap, x.o.overlayLog)
 	}
 	return o
 }

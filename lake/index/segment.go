@@ -26,6 +26,8 @@ type segment struct {
 	used  int // slots not empty
 	limit int // of used, before it grows
 
+	coming int // rows that a merge is about to insert
+
 	id     uint64 // of its file; 0: none
 	mapped []byte // nil: the slots are on the heap, or there are none
 	free   func() // gives memory and file back

@@ -15,7 +15,7 @@ const (
 // allocator makes a zeroed segment. swapper makes replacement segments take an
 // old one's place and frees the old one; on an error it has changed nothing.
 type (
-	allocator func(log2, depth uint8, top uint64, maxLog uint8) (*segment, error)
+	allocator func(log2, depth uint8, top uint64) (*segment, error)
 	swapper   func(old *segment, repl []*segment) error
 )
 
@@ -131,7 +131,7 @@ func (t *table) put(h uint64, k Key, w uint64) (before uint64, err error) {
 		}
 		if spot == none {
 			if s.used >= s.limit {
-				if err := t.grow(s); err != nil {
+				if err := t.grow(s, 0); err != nil {
 					return 0, err
 				}
 				continue
@@ -175,12 +175,12 @@ func (t *table) each(fn func(k Key, w uint64) error) error {
 	return nil
 }
 
-// grow replaces a full segment: by one of the same size if it is full of
-// tombstones, by one twice as large, or by two.
-func (t *table) grow(s *segment) error {
+// grow replaces a segment that is full, or would be with coming more rows: by
+// one of the same size if it is full of tombstones, by a larger one, or by two.
+func (t *table) grow(s *segment, coming int) error {
 	var repl []*segment
 	add := func(log2, depth uint8, top uint64) error {
-		n, err := t.alloc(log2, depth, top, t.maxLog)
+		n, err := t.alloc(log2, depth, top)
 		if err == nil {
 			repl = append(repl, n)
 		}
@@ -188,10 +188,14 @@ func (t *table) grow(s *segment) error {
 	}
 	var err error
 	switch {
-	case s.live*2 < s.limit:
+	case s.live*2 < s.limit && coming == 0, coming > 0 && s.live+coming <= s.limit:
 		err = add(s.log2, s.depth, s.top)
 	case s.log2 < t.maxLog:
-		err = add(max(minLog, s.log2+1), s.depth, s.top)
+		log2 := max(minLog, s.log2+1)
+		for log2 < t.maxLog && s.live+coming > 1<<log2*3/4 {
+			log2++
+		}
+		err = add(log2, s.depth, s.top)
 	case s.depth >= maxDepth:
 		err = errors.New("hash does not spread the keys")
 	default:
@@ -213,6 +217,58 @@ func (t *table) grow(s *segment) error {
 		t.point(n)
 	}
 	return nil
+}
+
+// prepare makes room for all rows of a table that is in the same order. Rows
+// that come in the order of the hash would else pile up at the front of a
+// segment that has yet to grow, as a run that each next one walks along.
+func (t *table) prepare(rows *table) error {
+	for {
+		for _, s := range t.all() {
+			s.coming = 0
+		}
+		count := func(want func(s *segment, h uint64, k Key) bool) bool {
+			full := false
+			// fn returns no error
+			_ = rows.each(func(k Key, w uint64) error {
+				if !isLoc(w) {
+					return nil
+				}
+				h := t.slotHash(k, w)
+				s := t.dir[h>>t.shift]
+				if want(s, h, k) {
+					s.coming++
+					full = full || s.used+s.coming > s.limit
+				}
+				return nil
+			})
+			return full
+		}
+		// Most changes are of keys that are there; these are told apart only
+		// where it matters.
+		if !count(func(*segment, uint64, Key) bool { return true }) {
+			return nil
+		}
+		if !t.multi {
+			maybe := map[*segment]bool{}
+			for _, s := range t.all() {
+				if s.used+s.coming > s.limit {
+					maybe[s] = true
+					s.coming = 0
+				}
+			}
+			if !count(func(s *segment, h uint64, k Key) bool { return maybe[s] && t.get(h, k) == wordEmpty }) {
+				return nil
+			}
+		}
+		for _, s := range t.all() {
+			if s.used+s.coming > s.limit {
+				if err := t.grow(s, s.coming); err != nil {
+					return err
+				}
+			}
+		}
+	}
 }
 
 // copy fills new segments with the rows of old.
