@@ -22,7 +22,7 @@ type DuckDBEngine struct{ w *worker }
 func DuckDB(t testing.TB) *DuckDBEngine {
 	t.Helper()
 	Short(t, "no DuckDB")
-	w, err := startWorker(python(need(t, readersTool)), "duckdb_worker.py")
+	w, err := startWorker(python(need(t, readersTool)), "duckdb_worker.py", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,7 @@ type PyIcebergEngine struct{ w *worker }
 func PyIceberg(t testing.TB) *PyIcebergEngine {
 	t.Helper()
 	Short(t, "no PyIceberg")
-	w, err := startWorker(python(need(t, readersTool)), "pyiceberg_worker.py")
+	w, err := startWorker(python(need(t, readersTool)), "pyiceberg_worker.py", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

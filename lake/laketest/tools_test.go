@@ -89,7 +89,8 @@ func TestUnavailable(t *testing.T) {
 }
 
 func TestUnknownTool(t *testing.T) {
-	require.ErrorContains(t, Fetch(t.Context(), io.Discard, "oracle"), "no such tool")
-	_, err := goPin("oracle")
+	_, err := Fetch(t.Context(), io.Discard, "oracle")
+	require.ErrorContains(t, err, "no such tool")
+	_, err = goPin("oracle")
 	require.ErrorContains(t, err, "no such line")
 }

@@ -12,6 +12,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -33,17 +35,22 @@ type worker struct {
 }
 
 // startWorker runs a script of the workers folder under a Python interpreter.
-func startWorker(interpreter, script string, env ...string) (*worker, error) {
+func startWorker(interpreter, script string, args []string, env ...string) (*worker, error) {
 	dir, err := workerScripts()
 	if err != nil {
 		return nil, fmt.Errorf("unpack worker scripts: %w", err)
 	}
 	w := &worker{name: script, log: &tailWriter{max: 16 << 10}}
-	w.cmd = exec.Command(interpreter, "-u", filepath.Join(dir, script))
+	w.cmd = exec.Command(interpreter, append([]string{"-u", filepath.Join(dir, script)}, args...)...)
 	w.cmd.Dir = dir
-	w.cmd.Env = append(os.Environ(), append([]string{
+	// Engines must take what a test gives them, not the person's own settings.
+	own := slices.DeleteFunc(os.Environ(), func(kv string) bool {
+		name, _, _ := strings.Cut(kv, "=")
+		return slices.ContainsFunc([]string{"SPARK_", "PYSPARK_", "PYTHON", "PYICEBERG_", "AWS_"},
+			func(prefix string) bool { return strings.HasPrefix(name, prefix) })
+	})
+	w.cmd.Env = append(own, append([]string{
 		"PYTHONDONTWRITEBYTECODE=1", "PYTHONUTF8=1", "TZ=UTC",
-		// Engines must take what a test gives them, not the person's own.
 		"AWS_EC2_METADATA_DISABLED=true", "AWS_CONFIG_FILE=/nonexistent", "AWS_SHARED_CREDENTIALS_FILE=/nonexistent",
 	}, env...)...)
 	w.cmd.Stderr = w.log

@@ -1,5 +1,6 @@
 // Command fetch makes everything ready that the tests need (or the tools named
-// as arguments), so that a test run is not what waits for it.
+// as arguments), so that a test run is not what waits for it. It prints progress to
+// standard error and the tools' folders to standard output.
 package main
 
 import (
@@ -15,7 +16,11 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := laketest.Fetch(ctx, os.Stderr, os.Args[1:]...); err != nil {
+	dirs, err := laketest.Fetch(ctx, os.Stderr, os.Args[1:]...)
+	for _, dir := range dirs {
+		fmt.Println(dir)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "fetch:", err)
 		os.Exit(1)
 	}

@@ -4,6 +4,7 @@ import json
 import pyarrow as pa
 from pyiceberg.catalog import load_catalog
 from pyiceberg.table import StaticTable
+from pyiceberg.types import ListType, MapType, StructType
 
 import firnworker
 
@@ -20,6 +21,17 @@ def load(catalog, table, properties=None):
     if not catalog:
         return StaticTable.from_metadata(table, properties or {})
     return catalogs[catalog].load_table(table)
+
+
+def type_name(t):
+    """A type's name as the specification writes it; PyIceberg's own has ids in a struct's."""
+    if isinstance(t, StructType):
+        return "struct<" + ", ".join(f"{f.name}: {type_name(f.field_type)}" for f in t.fields) + ">"
+    if isinstance(t, ListType):
+        return f"list<{type_name(t.element_type)}>"
+    if isinstance(t, MapType):
+        return f"map<{type_name(t.key_type)}, {type_name(t.value_type)}>"
+    return str(t)
 
 
 def plan(t, snapshot=0, ref="", as_of_ms=0, columns=None, filter=""):
@@ -41,7 +53,7 @@ def plan(t, snapshot=0, ref="", as_of_ms=0, columns=None, filter=""):
 
 def scan(catalog, table, properties=None, **kw):
     s = plan(load(catalog, table, properties), **kw)
-    types = {f.name: str(f.field_type) for f in s.projection().fields}
+    types = {f.name: type_name(f.field_type) for f in s.projection().fields}
     return firnworker.result(s.to_arrow(), types)
 
 
@@ -51,7 +63,7 @@ def count(catalog, table, properties=None, **kw):
 
 def schema(catalog, table, properties=None):
     s = load(catalog, table, properties).schema()
-    return [{"id": f.field_id, "name": f.name, "type": str(f.field_type), "required": f.required,
+    return [{"id": f.field_id, "name": f.name, "type": type_name(f.field_type), "required": f.required,
              "key": f.field_id in s.identifier_field_ids} for f in s.fields]
 
 
