@@ -83,7 +83,7 @@ func (w *walk) dir(ctx context.Context, dir string) error {
 
 // names returns the keys in dir, directories with a slash at the end, sorted
 // as the keys under them sort. Of a large directory read for a small limit it
-// keeps only the first names: the log's has one file an epoch.
+// keeps only the first names.
 func (w *walk) names(dir string) ([]string, error) {
 	d, err := os.Open(w.f.path(strings.TrimSuffix(dir, "/")))
 	if errors.Is(err, fs.ErrNotExist) {
