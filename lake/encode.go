@@ -41,6 +41,8 @@ type encoding struct {
 	bytes *semaphore.Weighted
 	cpus  *semaphore.Weighted
 	mem   memory.Allocator
+
+	pending int // wire bytes in all open batches; the owner's
 }
 
 // encoder writes one data file beside the owner: batches in, in order, then a

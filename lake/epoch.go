@@ -49,7 +49,7 @@ func (s *session) due() bool {
 		s.cutSoon = false
 		return false
 	}
-	return s.cutSoon || s.asked() || len(s.states) > 0 || time.Since(s.dirtyAt) >= s.o.Freshness
+	return s.cutSoon || s.stopping || s.asked() || len(s.states) > 0 || time.Since(s.dirtyAt) >= s.o.Freshness
 }
 
 // asked says whether somebody waits for what has been received.

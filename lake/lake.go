@@ -90,15 +90,21 @@ type Lake struct {
 	counters Counters
 
 	// What earlier sessions of this process learned.
-	distrust   map[Ident]wal.LSN // tables whose index contradicted the stream, and where
-	unstreamed bool              // read large transactions only once they have committed
+	distrust   map[Ident]*doubt // tables whose index contradicted the stream
+	unstreamed bool             // read large transactions only once they have committed
 	spill      *spool.Budget
+}
+
+// doubt is where the stream contradicted an index, which is rebuilt once.
+type doubt struct {
+	at      wal.LSN
+	rebuilt bool
 }
 
 // New returns a Lake; Run does the work.
 func New(o Options) *Lake {
 	o.setDefaults()
-	l := &Lake{o: o, requests: make(chan request), distrust: map[Ident]wal.LSN{}, spill: spool.NewBudget(o.SpillBytes)}
+	l := &Lake{o: o, requests: make(chan request), distrust: map[Ident]*doubt{}, spill: spool.NewBudget(o.SpillBytes)}
 	l.status.Store(&Status{})
 	return l
 }

@@ -92,7 +92,8 @@ func (s *session) openTable(ctx context.Context, m *member) error {
 	if err != nil {
 		return err
 	}
-	if _, wrong := s.distrust[m.ident]; wrong && t.index != nil {
+	if d := s.distrust[m.ident]; d != nil && !d.rebuilt && t.index != nil {
+		d.rebuilt = true
 		if err := t.index.Reset(); err != nil {
 			t.close(s.log)
 			return fmt.Errorf("reset index of %s: %w", m.ident, err)

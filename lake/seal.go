@@ -18,6 +18,7 @@ func (t *Table) flush(ctx context.Context) error {
 		return nil
 	}
 	t.open = nil
+	t.room.pending -= b.bytes
 	rec := t.rows.take()
 	e := t.touch()
 	if f := e.current; f != nil && f.enc.out.Bytes() >= fileBytesMax {

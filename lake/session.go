@@ -180,7 +180,7 @@ func (s *session) run(ctx context.Context) error {
 		if s.failure != nil {
 			return s.failure
 		}
-		if s.stopping && s.committing == nil && (s.dirtyAt.IsZero() || s.txn.open) {
+		if s.stopping && s.committing == nil && s.dirtyAt.IsZero() && !s.txn.open {
 			s.log.Info("stopped", "lsn", s.durable.String())
 			return nil
 		}

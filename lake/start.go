@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"firn/wal"
 )
@@ -142,6 +143,10 @@ func (s *session) begin(ctx context.Context) error {
 	}
 	if s.head, err = s.o.Head.Read(ctx); err != nil {
 		return fmt.Errorf("read the lake's head: %w", err)
+	}
+	s.commit = lastCommit{time: s.head.CommitTime, xid: s.head.XID}
+	if s.commit.time.IsZero() { // a load before the first commit shows Postgres as of about now
+		s.commit.time = time.Now().UTC()
 	}
 	s.durable = s.head.LSN
 	s.position = s.head.LSN

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"reflect"
+	"slices"
 	"time"
 
 	"firn/lake/column"
@@ -57,7 +58,36 @@ func (s *session) consume(b *wal.Batch) error {
 		if s.failure != nil {
 			return s.failure
 		}
+		if s.room.pending > pendingBytesMax {
+			if err := s.relieve(); err != nil {
+				return err
+			}
+		}
 	}
+}
+
+// pendingBytesMax bounds what all open batches together may hold, in wire bytes.
+const pendingBytesMax = 64 << 20
+
+// relieve flushes the larger open batches: with a thousand tables each may be
+// far from full and all together too much.
+func (s *session) relieve() error {
+	var open []*Table
+	for _, m := range s.members {
+		if m.table != nil && m.table.open != nil {
+			open = append(open, m.table)
+		}
+	}
+	slices.SortFunc(open, func(a, b *Table) int { return b.open.bytes - a.open.bytes })
+	for _, t := range open {
+		if s.room.pending <= pendingBytesMax/2 {
+			return nil
+		}
+		if err := t.flush(s.ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // keepalive notes how far the server has read. Outside a transaction that is
@@ -113,7 +143,10 @@ func (s *session) beginTxn(t transaction) error {
 func (s *session) endTxn(end wal.LSN, at time.Time) {
 	s.txn.open = false
 	s.position = max(s.position, end)
-	s.commit = lastCommit{time: at, xid: s.txn.xid}
+	s.commit.xid = s.txn.xid
+	if at.After(s.commit.time) { // clocks may run back, history may not
+		s.commit.time = at
+	}
 	s.counters.Transactions.Add(1)
 }
 
@@ -317,11 +350,11 @@ func (s *session) judge(m *member, err error) error {
 	var wrong *Contradiction
 	if errors.As(err, &wrong) {
 		wrong.LSN = s.txn.final
-		if s.distrust[m.ident] == wrong.LSN {
+		if was := s.distrust[m.ident]; was != nil && was.at == wrong.LSN {
 			s.quarantine(m, wrong.Error()+", although its index was rebuilt from the files")
 			return nil
 		}
-		s.distrust[m.ident] = wrong.LSN
+		s.distrust[m.ident] = &doubt{at: wrong.LSN}
 		return wrong
 	}
 	var row *RowError

@@ -115,6 +115,10 @@ func (t *Table) release() {
 // abandon drops what the open epoch did to the table, and all that is known of
 // it; its part of a committing epoch may still be published.
 func (t *Table) abandon(log *slog.Logger) {
+	if t.open != nil {
+		t.room.pending -= t.open.bytes
+		t.open = nil
+	}
 	if t.epoch != nil {
 		t.roll()
 	}
@@ -214,6 +218,7 @@ func (t *Table) truncate() {
 	e := t.touch()
 	if t.open != nil {
 		t.rows.take().Release()
+		t.room.pending -= t.open.bytes
 		t.open = nil
 	}
 	t.roll()
@@ -381,6 +386,7 @@ func (t *Table) place(ctx context.Context, row, old wal.Tuple, was index.Loc, op
 	}
 	b.rows++
 	b.bytes += size
+	t.room.pending += size
 	t.live++
 	if t.key != nil {
 		k, err := t.keyOf(row, old)
