@@ -169,6 +169,7 @@ func (f *scratch) alloc(log2, depth uint8, top uint64) (*segment, error) {
 		if err != nil {
 			return nil, fmt.Errorf("map %d bytes for index overlay: %w", size, err)
 		}
+		huge(m)
 		s.mapped, slots = m, numbers(m)
 	default:
 		m, err := mapDeleted(f.dir, size)
@@ -215,7 +216,6 @@ func mapNew(file *os.File, size int64) ([]byte, error) {
 		unix.Munmap(m) // the first error is the one to tell
 		return nil, fmt.Errorf("map %d bytes: %w", size, err)
 	}
-	advise(m)
 	return m, nil
 }
 

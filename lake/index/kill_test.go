@@ -140,9 +140,9 @@ func TestKillChild(t *testing.T) {
 // middle of a merge, and looks at what it left: a complete commit, or the
 // mixture of two that a second application turns into the later one.
 func TestRule18Kill(t *testing.T) {
-	rounds := 60
+	rounds := 40
 	if testing.Short() {
-		rounds = 6
+		rounds = 4
 	}
 	for name, o := range kinds {
 		t.Run(name, func(t *testing.T) {

@@ -10,5 +10,7 @@ func populate([]byte) error { return nil }
 
 func advise([]byte) {}
 
+func huge([]byte) {}
+
 // kernelBootID is unknown here: only a clean close makes an index trusted.
 func kernelBootID() string { return "" }

@@ -8,7 +8,7 @@ import (
 const (
 	minLog        = 8  // slots of a first segment: one page or so
 	maxBaseLog    = 20 // 16 MB of 16-byte slots: splits in some 10 ms
-	maxOverlayLog = 16
+	maxOverlayLog = 17 // 2 MB of them: one huge page
 	maxDepth      = 40 // a directory deeper than this means that the hash is broken
 )
 
