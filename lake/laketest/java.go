@@ -52,11 +52,18 @@ func javaVersion(home string) int {
 	}
 	for line := range strings.Lines(string(b)) {
 		if v, ok := strings.CutPrefix(strings.TrimSpace(line), `JAVA_VERSION="`); ok {
-			n, err := strconv.Atoi(strings.FieldsFunc(v, func(r rune) bool { return r < '0' || r > '9' })[0])
-			if err == nil {
-				return n
-			}
+			return javaMajor(strings.TrimSuffix(v, `"`))
 		}
 	}
 	return 0
+}
+
+// javaMajor is the feature version in 25.0.1, 17 or 1.8.0_392; 0 in none.
+func javaMajor(version string) int {
+	major, _, _ := strings.Cut(strings.TrimPrefix(version, "1."), ".")
+	n, err := strconv.Atoi(major)
+	if err != nil {
+		return 0
+	}
+	return n
 }
