@@ -1,0 +1,188 @@
+package torture
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"firn/lake"
+	"firn/lake/laketest"
+)
+
+// buildFirn builds the binary once a process.
+var buildFirn = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "firn-torture-*")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "firn")
+	out, err := exec.Command("go", "build", "-o", path, "firn/cmd/firn").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("build firn: %w\n%s", err, out)
+	}
+	return path, nil
+})
+
+// firn is one lake and the process that mirrors into it, again and again.
+type firn struct {
+	t    *testing.T
+	bin  string
+	args []string
+	env  []string
+	url  string // of the listener
+	dir  string
+
+	cmd  *exec.Cmd
+	done chan struct{}
+	err  error
+	log  *bytes.Buffer // of the present process
+	mu   sync.Mutex
+}
+
+func newFirn(t *testing.T, postgres string, s *laketest.MinIOServer, config string) *firn {
+	t.Helper()
+	bin, err := buildFirn()
+	require.NoError(t, err)
+	port, err := laketest.FreePort()
+	require.NoError(t, err)
+	f := &firn{t: t, bin: bin, dir: t.TempDir(), url: fmt.Sprintf("http://127.0.0.1:%d", port)}
+	path := filepath.Join(f.dir, "firn.yaml")
+	require.NoError(t, os.WriteFile(path, []byte(config), 0o600))
+	f.args = []string{"run", "--postgres", postgres, "--warehouse", "s3://" + s.Bucket(t) + "/shop", "--s3-endpoint", s.Endpoint,
+		"--listen", fmt.Sprintf("127.0.0.1:%d", port), "--freshness", "200ms", "--state", filepath.Join(f.dir, "state"), "--config", path}
+	f.env = append(os.Environ(), "AWS_ACCESS_KEY_ID="+s.AccessKey, "AWS_SECRET_ACCESS_KEY="+s.SecretKey, "AWS_REGION="+s.Region)
+	t.Cleanup(f.kill)
+	return f
+}
+
+// start runs firn; failpoint "" means none.
+func (f *firn) start(failpoint string) {
+	f.t.Helper()
+	f.cmd = exec.Command(f.bin, f.args...)
+	f.cmd.Env = f.env
+	if failpoint != "" {
+		f.cmd.Env = append(f.cmd.Env, "FIRN_FAILPOINT="+failpoint)
+	}
+	f.log = &bytes.Buffer{}
+	w := &locked{mu: &f.mu, w: f.log}
+	f.cmd.Stdout, f.cmd.Stderr = w, w
+	f.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	require.NoError(f.t, f.cmd.Start())
+	f.done = make(chan struct{})
+	go func() { f.err = f.cmd.Wait(); close(f.done) }()
+}
+
+type locked struct {
+	mu *sync.Mutex
+	w  io.Writer
+}
+
+func (l *locked) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
+}
+
+func (f *firn) output() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.log.String()
+}
+
+// kill ends the process at once, if it runs.
+func (f *firn) kill() {
+	if f.cmd != nil {
+		f.cmd.Process.Kill()
+		<-f.done
+		f.cmd = nil
+	}
+}
+
+// died waits for the process to be killed by its failpoint.
+func (f *firn) died(limit time.Duration) bool {
+	f.t.Helper()
+	select {
+	case <-f.done:
+		var exit *exec.ExitError
+		require.ErrorAs(f.t, f.err, &exit, "firn ended by itself:\n%s", f.output())
+		ws := exit.Sys().(syscall.WaitStatus)
+		require.True(f.t, ws.Signaled() && ws.Signal() == syscall.SIGKILL, "firn ended with %v:\n%s", f.err, f.output())
+		f.cmd = nil
+		return true
+	case <-time.After(limit):
+		return false
+	}
+}
+
+// alive fails the test if the process has ended.
+func (f *firn) alive() {
+	f.t.Helper()
+	select {
+	case <-f.done:
+		f.t.Fatalf("firn ended: %v\n%s", f.err, f.output())
+	default:
+	}
+}
+
+func (f *firn) status() (lake.Status, error) {
+	var s lake.Status
+	r, err := http.Get(f.url + "/status")
+	if err != nil {
+		return s, err
+	}
+	defer r.Body.Close()
+	return s, json.NewDecoder(r.Body).Decode(&s)
+}
+
+// ready waits until every table that can stream does.
+func (f *firn) ready(limit time.Duration) {
+	f.t.Helper()
+	for until := time.Now().Add(limit); ; time.Sleep(50 * time.Millisecond) {
+		f.alive()
+		if r, err := http.Get(f.url + "/readyz"); err == nil {
+			r.Body.Close()
+			if r.StatusCode == http.StatusOK {
+				return
+			}
+		}
+		if time.Now().After(until) {
+			s, err := f.status()
+			f.t.Fatalf("firn is not ready: %+v %v\n%s", s, err, f.output())
+		}
+	}
+}
+
+func (f *firn) post(ctx context.Context, path string, into any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, f.url+path, nil)
+	if err != nil {
+		return err
+	}
+	r, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer r.Body.Close()
+	b, err := io.ReadAll(r.Body)
+	if err != nil {
+		return err
+	}
+	if r.StatusCode/100 != 2 {
+		return fmt.Errorf("POST %s: %s: %s", path, r.Status, b)
+	}
+	if into == nil {
+		return nil
+	}
+	return json.Unmarshal(b, into)
+}

@@ -1,0 +1,214 @@
+// Package torture mirrors random traffic from a real Postgres to a real MinIO
+// while firn is killed again and again, and compares what independent readers
+// see with what Postgres held, exactly.
+package torture
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net/url"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/stretchr/testify/require"
+
+	"firn/catalog"
+	"firn/lake"
+	"firn/lake/laketest"
+	"firn/lake/object"
+)
+
+var (
+	seedFlag  = flag.Uint64("torture.seed", 0, "seed of the workload and the kills; 0: a new one")
+	killsFlag = flag.Int("torture.kills", 20, "kills at random moments, besides one at each failpoint")
+	cutsFlag  = flag.Int("torture.cuts", 5, "exact comparisons between the kills")
+)
+
+// rig is the whole set: source, store, mirror, judges.
+type rig struct {
+	t         *testing.T
+	pgURL     string
+	minio     *laketest.MinIOServer
+	firn      *firn
+	store     object.Store
+	duck      *laketest.DuckDBEngine
+	py        *laketest.PyIcebergEngine
+	load      *laketest.Workload
+	warehouse string
+}
+
+func TestTorture(t *testing.T) {
+	laketest.Short(t, "no torture")
+	seed := *seedFlag
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("replay with: go test ./cmd/firn/internal/torture -run TestTorture -torture.seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 7))
+	pg := laketest.Postgres(t, "")
+	require.NoError(t, pg.Configure(map[string]string{"logical_decoding_work_mem": "64kB", "max_connections": "60"}))
+	s := laketest.MinIO(t)
+	r := &rig{t: t, pgURL: pg.URL("postgres"), minio: s, load: &laketest.Workload{URL: pg.URL("postgres"), Seed: seed, Writers: 3}}
+	require.NoError(t, r.load.Setup(t.Context()))
+	r.firn = newFirn(t, r.pgURL, s, tortureConfig)
+	r.warehouse = r.firn.args[4]
+	var err error
+	r.store, err = object.Open(t.Context(), r.warehouse, object.Options{Endpoint: s.Endpoint, Region: s.Region, AccessKeyID: s.AccessKey, SecretAccessKey: s.SecretKey})
+	require.NoError(t, err)
+	r.duck, r.py = laketest.DuckDB(t), laketest.PyIceberg(t)
+	r.duck.S3(t, s)
+
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	traffic := make(chan error, 1)
+	go func() { traffic <- r.load.Run(ctx) }()
+	kills := r.killAtEachPoint()
+	every := max(1, *killsFlag/max(1, *cutsFlag))
+	for i := range *killsFlag {
+		r.firn.start("")
+		time.Sleep(time.Duration(200+rng.IntN(2800)) * time.Millisecond)
+		r.firn.alive()
+		r.firn.kill()
+		kills++
+		if i%every == every-1 {
+			r.firn.start("")
+			r.compareAtACut()
+			r.firn.kill()
+			kills++
+		}
+	}
+	stop()
+	require.NoError(t, <-traffic)
+	r.firn.start("")
+	r.compareAtACut()
+	t.Logf("%d kills survived", kills)
+	require.GreaterOrEqual(t, kills, len(lake.FailPoints)+*killsFlag)
+}
+
+const tortureConfig = `
+tables:
+  torture.acct: {format_version: 3}
+  torture.dup: {format_version: 3}
+  torture.typed: {format_version: 3}
+  torture.evo: {format_version: 3}
+`
+
+// killAtEachPoint runs firn once for each failpoint, twice for those that every
+// epoch passes, until it has killed itself there.
+func (r *rig) killAtEachPoint() (kills int) {
+	first := []string{"before-slot", "after-slot", "in-load", "before-load-join"}
+	later := slices.DeleteFunc(slices.Clone(lake.FailPoints), func(p string) bool { return slices.Contains(first, p) })
+	for _, p := range first {
+		r.firn.start(p)
+		require.True(r.t, r.firn.died(60*time.Second), "failpoint %s was not reached:\n%s", p, r.firn.output())
+		kills++
+	}
+	r.firn.start("")
+	r.firn.ready(2 * time.Minute)
+	r.firn.kill()
+	kills++
+	for i, p := range slices.Concat(later, later, later) {
+		r.firn.start(fmt.Sprintf("%s:%d", p, 1+i*3%7))
+		require.True(r.t, r.firn.died(60*time.Second), "failpoint %s was not reached:\n%s", p, r.firn.output())
+		kills++
+	}
+	return kills
+}
+
+// compareAtACut takes Postgres' exact state at a position in the middle of the
+// traffic, has the lake cut an epoch there, and compares each table as DuckDB
+// and PyIceberg read it.
+func (r *rig) compareAtACut() {
+	r.t.Helper()
+	resume := r.load.PauseSchema()
+	defer resume()
+	r.firn.ready(2 * time.Minute)
+	time.Sleep(12 * time.Second) // two looks at the catalogs: a rewrite may make a table load anew
+	r.firn.ready(2 * time.Minute)
+	ctx, cancel := context.WithTimeout(r.t.Context(), 2*time.Minute)
+	defer cancel()
+	require.NoError(r.t, r.firn.post(ctx, "/hold", nil))
+	snap, lsn, closeSnap := r.exportSnapshot(ctx)
+	defer closeSnap()
+	var cut struct {
+		LSN   string `json:"lsn"`
+		Epoch uint64 `json:"epoch"`
+	}
+	require.NoError(r.t, r.firn.post(ctx, "/cut?lsn="+url.QueryEscape(lsn), &cut), "cut at %s", lsn)
+	state := r.stateAt(ctx, cut.Epoch)
+	r.py.Catalog(r.t, "lake", map[string]string{"uri": r.firn.url, "s3.endpoint": r.minio.Endpoint, "s3.region": r.minio.Region,
+		"s3.access-key-id": r.minio.AccessKey, "s3.secret-access-key": r.minio.SecretKey})
+	r.t.Logf("comparing at %s, epoch %d", lsn, cut.Epoch)
+	for _, name := range laketest.WorkloadTables {
+		schema, table, _ := strings.Cut(name, ".")
+		entry, ok := state.Table(catalog.Ident{Namespace: []string{schema}, Name: table})
+		require.True(r.t, ok, "%s is not in the lake at epoch %d", name, cut.Epoch)
+		require.Equal(r.t, lake.Streaming, entry.Mirror.State, "%s: %s", name, entry.Mirror.Reason)
+		want := r.fromPostgres(ctx, snap, name)
+		for reader, got := range map[string]*laketest.Result{
+			"DuckDB":    r.duck.Scan(r.t, entry.Metadata),
+			"PyIceberg": r.py.Scan(r.t, "lake", name, laketest.ScanOptions{Snapshot: entry.SnapshotID}),
+		} {
+			require.Empty(r.t, laketest.Diff(want.Multiset(), got.Multiset()), "%s by %s at %s", name, reader, lsn)
+			require.ElementsMatch(r.t, want.Schema(), got.Schema(), "%s by %s", name, reader)
+		}
+	}
+}
+
+// exportSnapshot makes a temporary slot beside firn's and exports its snapshot.
+func (r *rig) exportSnapshot(ctx context.Context) (name, lsn string, done func()) {
+	r.t.Helper()
+	conn, err := pgconn.Connect(ctx, r.pgURL+"&replication=database")
+	if !strings.Contains(r.pgURL, "?") {
+		conn, err = pgconn.Connect(ctx, r.pgURL+"?replication=database")
+	}
+	require.NoError(r.t, err)
+	res, err := pglogrepl.CreateReplicationSlot(ctx, conn, fmt.Sprintf("judge_%d", os.Getpid()), "pgoutput",
+		pglogrepl.CreateReplicationSlotOptions{Temporary: true, SnapshotAction: "EXPORT_SNAPSHOT"})
+	require.NoError(r.t, err)
+	return res.SnapshotName, res.ConsistentPoint, func() { conn.Close(context.WithoutCancel(ctx)) }
+}
+
+func (r *rig) fromPostgres(ctx context.Context, snapshot, table string) *laketest.Result {
+	r.t.Helper()
+	config, err := pgx.ParseConfig(r.pgURL)
+	require.NoError(r.t, err)
+	for k, v := range map[string]string{"client_encoding": "UTF8", "DateStyle": "ISO", "IntervalStyle": "postgres",
+		"TimeZone": "UTC", "extra_float_digits": "3", "bytea_output": "hex"} {
+		config.RuntimeParams[k] = v
+	}
+	conn, err := pgx.ConnectConfig(ctx, config)
+	require.NoError(r.t, err)
+	defer conn.Close(context.WithoutCancel(ctx))
+	_, err = conn.Exec(ctx, "begin isolation level repeatable read read only")
+	require.NoError(r.t, err)
+	_, err = conn.Exec(ctx, "set transaction snapshot '"+snapshot+"'")
+	require.NoError(r.t, err)
+	res, err := laketest.QueryPostgres(ctx, conn.PgConn(), "select * from "+table)
+	require.NoError(r.t, err)
+	return res
+}
+
+// stateAt is the catalog as the epoch left it.
+func (r *rig) stateAt(ctx context.Context, epoch uint64) *catalog.State {
+	r.t.Helper()
+	log, err := catalog.OpenLog(ctx, r.store, catalog.LogOptions{})
+	require.NoError(r.t, err)
+	for _, k := range log.Head().Epochs() {
+		if k.Epoch == epoch {
+			state, err := log.Entry(ctx, k.Number)
+			require.NoError(r.t, err)
+			return state
+		}
+	}
+	r.t.Fatalf("epoch %d is not among the kept ones", epoch)
+	return nil
+}
