@@ -165,6 +165,9 @@ func newSnapshotID(m *metadata) int64 {
 // stay.
 func (p *prepared) rows(c *lake.Change) error {
 	t := p.t
+	for _, d := range t.dangling {
+		p.removeDelete(d)
+	}
 	if c.Truncate {
 		for _, f := range t.files {
 			p.remove(f)

@@ -220,6 +220,9 @@ func (t *Table) loadDeletes(ctx context.Context) error {
 			f.dead.Or(r)
 		}
 		t.hold(d)
+		if len(d.rows) == 0 {
+			t.dangling = append(t.dangling, d)
+		}
 	}
 	return nil
 }

@@ -168,6 +168,28 @@ func TestLoadRefusesEqualityDeletes(t *testing.T) {
 	require.ErrorIs(t, err, ErrEqualityDeletes)
 }
 
+// Another engine's rewrite may leave delete files of what it rewrote.
+func TestLoadDangling(t *testing.T) {
+	for _, version := range []int{2, 3} {
+		h := newHarness(t, version, 24)
+		a, b := h.write(testSchema, 5), h.write(testSchema, 5)
+		h.commit(&lake.Change{Stamp: h.stamp("stream"), Add: []*lake.NewFile{a, b}})
+		h.commit(&lake.Change{Stamp: h.stamp("stream"), Dead: map[string]*roaring.Bitmap{a.Path: dead(1), b.Path: dead(2)}})
+		f := h.tab.byPath[a.Path]
+		kept := f.deletes
+		f.deletes = nil // so that removing the file doesn't remove them
+		h.commit(&lake.Change{Stamp: h.stamp("stream"), Dead: map[string]*roaring.Bitmap{a.Path: dead(0, 2, 3, 4)}})
+		require.Len(t, kept, 1)
+		require.Equal(t, h.want(), h.scan())
+		h.tab = h.load(h.tab.Metadata())
+		require.Len(t, h.tab.dangling, 1)
+		require.Equal(t, 2, h.tab.Footprint().DeleteFiles)
+		h.commit(&lake.Change{Stamp: h.stamp("schema")})
+		require.Equal(t, 1, h.tab.Footprint().DeleteFiles)
+		h.check()
+	}
+}
+
 func TestLoadBroken(t *testing.T) {
 	h := newHarness(t, 2, 23)
 	h.commit(&lake.Change{Stamp: h.stamp("stream"), Add: []*lake.NewFile{h.write(testSchema, 5)}})

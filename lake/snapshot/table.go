@@ -39,7 +39,10 @@ type Table struct {
 	byPath    map[string]*dataFile
 	shared    map[string][]*deleteFile // v2 delete files of several data files, by partition
 	deleteSet map[*deleteFile]struct{}
-	total     totals
+	// dangling delete files name nothing that lives, as other engines' rewrites
+	// leave them; the next snapshot drops them.
+	dangling []*deleteFile
+	total    totals
 }
 
 // CreateOptions describe a new table.
@@ -143,7 +146,7 @@ func (t *Table) Adopt(next lake.Prepared) {
 	if p.snapshotID == 0 {
 		return
 	}
-	t.data, t.deletes, t.total = p.data, p.deletes, p.total
+	t.data, t.deletes, t.total, t.dangling = p.data, p.deletes, p.total, nil
 	if len(p.removed) > 0 {
 		t.files = slices.DeleteFunc(t.files, func(f *dataFile) bool { return p.removed[f] })
 	}

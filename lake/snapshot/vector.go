@@ -56,10 +56,13 @@ func decodeVector(b []byte, cardinality int64) (*roaring.Bitmap, error) {
 		if count > 1 || end < 20 || binary.LittleEndian.Uint32(b[16:]) != 0 {
 			return nil, fmt.Errorf("decode deletion vector: it has positions beyond 32 bits")
 		}
-		if _, err := rows.FromUnsafeBytes(bytes.Clone(b[20:end])); err != nil {
+		n, err := rows.ReadFrom(bytes.NewReader(b[20:end]))
+		if err != nil {
 			return nil, fmt.Errorf("decode deletion vector: %w", err)
 		}
-		rows = rows.Clone()
+		if n != int64(end-20) {
+			return nil, fmt.Errorf("decode deletion vector: %d bytes follow it", int64(end-20)-n)
+		}
 	}
 	if got := rows.GetCardinality(); got != uint64(cardinality) {
 		return nil, fmt.Errorf("decode deletion vector: %d positions, its entry says %d", got, cardinality)
