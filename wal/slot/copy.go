@@ -113,6 +113,14 @@ func checkLeaves(ctx context.Context, c *pgconn.PgConn, t *Table) error {
 	return nil
 }
 
+// textForm is the expression of a column's text as the stream has it, by the
+// type's output function: a cast to text may be a user's own function, and give
+// something else. num_nulls, because IS NULL holds for a composite whose fields
+// are all NULL.
+func textForm(column string) string {
+	return "CASE WHEN pg_catalog.num_nulls(" + column + ") OPERATOR(pg_catalog.=) 0 THEN pg_catalog.format('%s', " + column + ") END"
+}
+
 func copySQL(cols []CopyColumn, rel TableName, r CTIDRange, empty bool) string {
 	var b strings.Builder
 	b.WriteString("COPY (SELECT ")
@@ -120,9 +128,10 @@ func copySQL(cols []CopyColumn, rel TableName, r CTIDRange, empty bool) string {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		b.WriteString(ident(c.Name))
 		if c.AsText {
-			b.WriteString("::pg_catalog.text")
+			b.WriteString(textForm(ident(c.Name)))
+		} else {
+			b.WriteString(ident(c.Name))
 		}
 	}
 	b.WriteString(" FROM ONLY " + identTable(rel))
