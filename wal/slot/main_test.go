@@ -56,7 +56,7 @@ func sharedServer(t testing.TB) *localpg.Server {
 	shared.Lock()
 	defer shared.Unlock()
 	if shared.srv == nil {
-		srv, err := localpg.Start(context.Background(), localpg.Options{BinDir: binDir(t), Settings: map[string]string{"max_replication_slots": "60", "max_wal_senders": "60", "max_connections": "200"}})
+		srv, err := localpg.Start(context.Background(), localpg.Options{BinDir: binDir(t), Settings: map[string]string{"max_replication_slots": "60", "max_wal_senders": "60", "max_connections": "200", "autovacuum": "off"}})
 		require.NoError(t, err)
 		shared.srv = srv
 	}

@@ -90,7 +90,7 @@ func (s *Source) newLockStack(ctx context.Context, limit time.Duration) (*lockSt
 	}
 	l := &lockStack{s: s, conn: c, pid: int32(c.PgConn().PID()), released: make(map[TableName]bool)}
 	s.track(uint32(l.pid))
-	if _, err := run(ctx, c.PgConn(), fmt.Sprintf("BEGIN; SET LOCAL lock_timeout = %d", (2 * limit).Milliseconds()+1000)); err != nil {
+	if _, err := run(ctx, c.PgConn(), fmt.Sprintf("BEGIN; SET LOCAL lock_timeout = %d", (2*limit).Milliseconds()+1000)); err != nil {
 		l.close()
 		return nil, fmt.Errorf("begin to lock tables: %w", err)
 	}

@@ -125,6 +125,9 @@ func TestRule02IdleSlotMovesOnlyByAck(t *testing.T) {
 // wal_sender_timeout strikes a client that doesn't answer, even while the
 // walsender is blocked on a full socket.
 func TestKeepalivesWhileTheConsumerStands(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes several seconds")
+	}
 	srv := ownServer(t, localpg.Options{Settings: map[string]string{"wal_sender_timeout": "1s"}})
 	url, c := newDatabase(t, srv)
 	mustExec(t, c, "CREATE TABLE t (id int PRIMARY KEY, x text)")
@@ -219,6 +222,9 @@ func TestPublicationDroppedUnderTheStream(t *testing.T) {
 }
 
 func TestSlotLost(t *testing.T) {
+	if testing.Short() {
+		t.Skip("writes 60 MB")
+	}
 	srv := ownServer(t, localpg.Options{Settings: map[string]string{"max_slot_wal_keep_size": "1MB", "min_wal_size": "32MB", "max_wal_size": "32MB"}})
 	url, c := newDatabase(t, srv)
 	mustExec(t, c, "CREATE TABLE t (id int PRIMARY KEY); CREATE TABLE filler (x text)")
@@ -233,7 +239,7 @@ func TestSlotLost(t *testing.T) {
 	done := make(chan error, 1)
 	go func() { done <- st.Run(t.Context()) }()
 	for range 6 {
-		mustExec(t, c, "INSERT INTO filler SELECT repeat('x', 1000) FROM generate_series(1, 20000)")
+		mustExec(t, c, "INSERT INTO filler SELECT repeat('x', 1000) FROM generate_series(1, 10000)")
 		mustExec(t, c, "SELECT pg_switch_wal()")
 		mustExec(t, c, "CHECKPOINT")
 	}
@@ -266,6 +272,9 @@ func TestStreamSurvivesTheLossOfItsWatch(t *testing.T) {
 }
 
 func TestPostgresKilled(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts its own server")
+	}
 	srv := ownServer(t, localpg.Options{Fsync: true})
 	url, c := newDatabase(t, srv)
 	mustExec(t, c, "CREATE TABLE t (id int PRIMARY KEY)")
@@ -309,6 +318,9 @@ func TestRule29PostgresCanShutDown(t *testing.T) {
 
 // The same when the consumer doesn't even read.
 func TestRule29PostgresCanShutDownThoughNobodyReads(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts its own server")
+	}
 	srv := ownServer(t, localpg.Options{StopTimeout: time.Minute})
 	url, c := newDatabase(t, srv)
 	mustExec(t, c, "CREATE TABLE t (id int PRIMARY KEY, x text)")
