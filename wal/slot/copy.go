@@ -13,10 +13,12 @@ import (
 )
 
 // CopyColumn is one column of a COPY. AsText casts it to text: for types that
-// have no binary form, or none that is wanted.
+// have no binary form, or none that is wanted. Expr, where it is not empty, is an
+// SQL expression over the table's columns to select instead.
 type CopyColumn struct {
 	Name   string
 	AsText bool
+	Expr   string
 }
 
 // Copy reads one range of a table as it stood in the snapshot, by a binary COPY
