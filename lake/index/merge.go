@@ -15,9 +15,10 @@ import (
 // location of a virtual one; false means that the row never came into a file,
 // and the key is taken out.
 //
-// n may be any commit from State's N on. After an error the answers of Get and
-// All are still right, and Merge may be called again; the state is Applying
-// meanwhile, also for the next Open.
+// n may be any commit from State's N on. After an error Merge may be called
+// again; the state is Applying meanwhile, also for the next Open. With unique
+// keys Get stays right then; with Multi a row may be told twice, by its virtual
+// and by its real location.
 func (x *Index) Merge(n uint64, snapshot int64, files []FileName, resolve func(Loc) (Loc, bool)) error {
 	if p := x.state.Phase; p != At && p != Applying {
 		return fmt.Errorf("merge commit %d into index: index is %v: %w", n, p, ErrState)
