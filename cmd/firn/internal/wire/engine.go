@@ -59,7 +59,16 @@ func OpenStore(ctx context.Context, o Options) (object.Store, *catalog.Log, erro
 
 // Open connects to both sides and puts a mirror together. Nothing is changed
 // on either, but for the proof of a new store.
-func Open(ctx context.Context, o Options) (_ *Engine, err error) {
+func Open(ctx context.Context, o Options) (*Engine, error) {
+	store, log, err := OpenStore(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	return Connect(ctx, o, store, log)
+}
+
+// Connect is Open on a store and log that are open already.
+func Connect(ctx context.Context, o Options, store object.Store, log *catalog.Log) (_ *Engine, err error) {
 	src, err := slot.Open(ctx, slot.Options{URL: o.Postgres, Slot: o.Slot, Publication: o.Publication, Logger: o.Logger})
 	if err != nil {
 		return nil, fmt.Errorf("connect to Postgres: %w", err)
@@ -69,10 +78,6 @@ func Open(ctx context.Context, o Options) (_ *Engine, err error) {
 			src.Close()
 		}
 	}()
-	store, log, err := OpenStore(ctx, o)
-	if err != nil {
-		return nil, err
-	}
 	if log.Head().CommitID == "" {
 		if err := object.Probe(ctx, store); err != nil {
 			return nil, fmt.Errorf("prove that the store at %s keeps its promises: %w", o.Warehouse, err)
