@@ -130,11 +130,14 @@ func copySQL(cols []CopyColumn, rel TableName, r CTIDRange, empty bool) string {
 		if i > 0 {
 			b.WriteString(", ")
 		}
-		if c.AsText {
-			b.WriteString(textForm(ident(c.Name)))
-		} else {
-			b.WriteString(ident(c.Name))
+		source := ident(c.Name)
+		if c.Expr != "" {
+			source = "(" + c.Expr + ")"
 		}
+		if c.AsText {
+			source = textForm(source)
+		}
+		b.WriteString(source)
 	}
 	b.WriteString(" FROM ONLY " + identTable(rel))
 	switch {

@@ -147,28 +147,30 @@ func TestCopyForms(t *testing.T) {
 		return out
 	}
 	require.Equal(t, []string{"|1||postgres=r/postgres|12.50|2026-02-03", "|2|NULL|NULL|NULL|NULL", "|3|1200000 bytes|NULL|0.00|infinity"},
-		read("public.t t", CopyColumn{"id", true}, CopyColumn{`We"ird`, false}, CopyColumn{"acl", true}, CopyColumn{"n", true}, CopyColumn{"day", true}))
-	require.Empty(t, read("public.empty", CopyColumn{"id", false}))
-	require.Equal(t, []string{"|1|one", "|2|two"}, read("public.p", CopyColumn{"id", true}, CopyColumn{"v", false}))
-	require.Empty(t, read("public.no_leaves", CopyColumn{"id", false}))
+		read("public.t t", CopyColumn{Name: "id", AsText: true}, CopyColumn{Name: `We"ird`}, CopyColumn{Name: "acl", AsText: true}, CopyColumn{Name: "n", AsText: true}, CopyColumn{Name: "day", AsText: true}))
+	require.Equal(t, []string{"|1|2", "|2|3", "|3|4"}, read("public.t t", CopyColumn{Name: "id", AsText: true}, CopyColumn{Expr: "id + 1", AsText: true}))
+	require.Equal(t, []string{"|x1", "|x2", "|x3"}, read("public.t t", CopyColumn{Expr: "'x' || id"}))
+	require.Empty(t, read("public.empty", CopyColumn{Name: "id"}))
+	require.Equal(t, []string{"|1|one", "|2|two"}, read("public.p", CopyColumn{Name: "id", AsText: true}, CopyColumn{Name: "v"}))
+	require.Empty(t, read("public.no_leaves", CopyColumn{Name: "id"}))
 
 	x := describe(t, s, "public.t t")
 	stop := errors.New("enough")
-	require.Equal(t, stop, s.Copy(t.Context(), sn, x, []CopyColumn{{"id", false}}, CTIDRange{}, func([][]byte) error { return stop }))
+	require.Equal(t, stop, s.Copy(t.Context(), sn, x, []CopyColumn{{Name: "id"}}, CTIDRange{}, func([][]byte) error { return stop }))
 	ctx, cancel := context.WithCancel(t.Context())
-	err = s.Copy(ctx, sn, x, []CopyColumn{{"id", false}}, CTIDRange{}, func([][]byte) error { cancel(); return ctx.Err() })
+	err = s.Copy(ctx, sn, x, []CopyColumn{{Name: "id"}}, CTIDRange{}, func([][]byte) error { cancel(); return ctx.Err() })
 	require.ErrorIs(t, err, context.Canceled)
-	err = s.Copy(t.Context(), sn, x, []CopyColumn{{"acl", false}}, CTIDRange{}, func([][]byte) error { return nil })
+	err = s.Copy(t.Context(), sn, x, []CopyColumn{{Name: "acl"}}, CTIDRange{}, func([][]byte) error { return nil })
 	require.Equal(t, "42883", code(err), "aclitem has no binary form: %v", err)
 
 	mustExec(t, c, "CREATE TABLE p3 (id int, v text); INSERT INTO p3 VALUES (3, 'attached')")
 	mustExec(t, c, "ALTER TABLE p ATTACH PARTITION p3 FOR VALUES IN (3)")
 	y := describe(t, s, "public.p")
-	err = s.Copy(t.Context(), sn, y, []CopyColumn{{"id", false}}, CTIDRange{Relation: names("public.p1")[0]}, func([][]byte) error { return nil })
+	err = s.Copy(t.Context(), sn, y, []CopyColumn{{Name: "id"}}, CTIDRange{Relation: names("public.p1")[0]}, func([][]byte) error { return nil })
 	require.ErrorIs(t, err, ErrTableChanged)
 
 	sn.Close()
-	err = s.Copy(t.Context(), sn, x, []CopyColumn{{"id", false}}, CTIDRange{}, func([][]byte) error { return nil })
+	err = s.Copy(t.Context(), sn, x, []CopyColumn{{Name: "id"}}, CTIDRange{}, func([][]byte) error { return nil })
 	require.ErrorIs(t, err, ErrSnapshotGone)
 }
 

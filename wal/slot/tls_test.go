@@ -101,7 +101,7 @@ func TestTLS(t *testing.T) {
 	defer sn.Close()
 	n := 0
 	for _, r := range s.Ranges(t.Context(), x, 2) {
-		require.NoError(t, s.Copy(t.Context(), sn, x, []CopyColumn{{"id", false}, {"g", false}}, r, func([][]byte) error { n++; return nil }))
+		require.NoError(t, s.Copy(t.Context(), sn, x, []CopyColumn{{Name: "id"}, {Name: "g"}}, r, func([][]byte) error { n++; return nil }))
 	}
 	require.Equal(t, rows, n)
 }
