@@ -14,6 +14,13 @@ import (
 // commands makes every command there is; a new one is a file and a line here.
 var commands = []func(*app) *cobra.Command{
 	runCommand,
+	serveCommand,
+	statusCommand,
+	waitCommand,
+	doctorCommand,
+	snapshotsCommand,
+	asofCommand,
+	teardownCommand,
 }
 
 // app is what all commands share: the process' streams. A command's answer

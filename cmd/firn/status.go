@@ -1,0 +1,84 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"firn/cmd/firn/internal/listen"
+)
+
+func statusCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Say how a running firn is: lag, epoch, and each table's state",
+		Example: `  firn status
+  firn status --json | jq '.tables[] | select(.state == "quarantined")'`,
+		Args: cobra.NoArgs,
+	}
+	firn := runningFlags(cmd)
+	asJSON := cmd.Flags().Bool("json", false, "print JSON, as /status has it")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *asJSON {
+			var raw json.RawMessage
+			if err := firn.ask(cmd.Context(), "GET", "/status", nil, &raw); err != nil {
+				return err
+			}
+			return a.printJSON(raw)
+		}
+		var st listen.Status
+		if err := firn.ask(cmd.Context(), "GET", "/status", nil, &st); err != nil {
+			return err
+		}
+		a.printStatus(st)
+		return nil
+	}
+	return cmd
+}
+
+func (a *app) printStatus(st listen.Status) {
+	if st.Database != "" {
+		fmt.Fprintf(a.out, "%s → %s (warehouse %q)\n", st.Database, st.Location, st.Warehouse)
+	} else {
+		fmt.Fprintf(a.out, "catalog of %s (warehouse %q)\n", st.Location, st.Warehouse)
+	}
+	switch {
+	case st.Outage != "":
+		fmt.Fprintf(a.out, "interrupted: %s\n", st.Outage)
+	case st.Database == "":
+	case st.Ready:
+		fmt.Fprintln(a.out, "streaming")
+	case st.Running:
+		fmt.Fprintln(a.out, "streaming, but not every table yet")
+	default:
+		fmt.Fprintln(a.out, "starting")
+	}
+	fmt.Fprintf(a.out, "epoch %d at %s", st.Epoch, st.DurableLSN)
+	if st.Database != "" {
+		fmt.Fprintf(a.out, "; lag %s, oldest waiting commit %.1f s", listen.Size(st.LagBytes), st.Freshness)
+	}
+	fmt.Fprintln(a.out)
+	if st.RetainedWALBytes >= 0 {
+		limit := "no limit"
+		if st.RetainedWALLimitBytes >= 0 {
+			limit = "limit " + listen.Size(st.RetainedWALLimitBytes)
+		}
+		fmt.Fprintf(a.out, "slot %s keeps %s of WAL (%s)\n", st.Slot, listen.Size(st.RetainedWALBytes), limit)
+	}
+	for _, w := range st.Waiters {
+		fmt.Fprintf(a.out, "waits for us: %s\n", w)
+	}
+	fmt.Fprintln(a.out)
+	t := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "TABLE\tSTATE\tROWS\tSIZE\tDATA\tDELETES\tLSN\tREASON")
+	for _, x := range st.Tables {
+		rows := x.Rows
+		if x.LoadRows > 0 && x.State != "streaming" {
+			rows = x.LoadRows
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\n", x.Name, x.State, listen.Count(rows), listen.Size(x.Bytes), x.DataFiles, x.DeleteFiles, x.LSN, x.Reason)
+	}
+	_ = t.Flush() // to out: as with every Fprint above, a pipe that is closed reads nothing
+}
