@@ -32,7 +32,13 @@ func (s *Source) Unread(ctx context.Context, from, upto wal.LSN) (bool, error) {
 			inside := false
 			for rows.Next() {
 				seen++
-				msg := rows.RawValues()[0]
+				var msg []byte
+				if err := rows.Scan(&msg); err != nil {
+					return err
+				}
+				if len(msg) == 0 {
+					continue
+				}
 				switch wal.Kind(msg[0]) {
 				case wal.KindBegin:
 					if len(msg) < 9 {
