@@ -184,18 +184,25 @@ type reply struct {
 	err   error
 }
 
+// ask puts a question to the owner; a session that ends without an answer
+// leaves it to the next one.
 func (l *Lake) ask(ctx context.Context, kind requestKind, lsn wal.LSN) (wal.LSN, uint64, error) {
-	r := request{kind: kind, lsn: lsn, reply: make(chan reply, 1)}
-	select {
-	case l.requests <- r:
-	case <-ctx.Done():
-		return 0, 0, fmt.Errorf("wait for %s: %w", lsn, ctx.Err())
-	}
-	select {
-	case a := <-r.reply:
-		return a.lsn, a.epoch, a.err
-	case <-ctx.Done():
-		return 0, 0, fmt.Errorf("wait for %s: %w", lsn, ctx.Err())
+	for {
+		r := request{kind: kind, lsn: lsn, reply: make(chan reply, 1)}
+		select {
+		case l.requests <- r:
+		case <-ctx.Done():
+			return 0, 0, fmt.Errorf("wait for %s: %w", lsn, ctx.Err())
+		}
+		select {
+		case a := <-r.reply:
+			if errors.Is(a.err, errRestart) {
+				continue
+			}
+			return a.lsn, a.epoch, a.err
+		case <-ctx.Done():
+			return 0, 0, fmt.Errorf("wait for %s: %w", lsn, ctx.Err())
+		}
 	}
 }
 

@@ -220,7 +220,7 @@ func (s *session) run(ctx context.Context) error {
 		case <-tick.C:
 			s.report()
 			s.hint()
-			if len(s.waits)+len(s.cuts) > 0 {
+			if len(s.waits)+len(s.cuts)+len(s.joining) > 0 {
 				s.stream.Ping()
 			}
 		case <-again:

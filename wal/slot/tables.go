@@ -224,10 +224,13 @@ const leavesSQL = `
 	WHERE tree.oid <> tree.root AND c.relkind <> 'p'
 	ORDER BY n.nspname, c.relname`
 
+// readColumns takes stored generated columns for ordinary ones from 18 on: the
+// publication has them then.
 func readColumns(ctx context.Context, tx pgx.Tx, oids []uint32, into map[uint32]*facts) error {
 	rows, err := tx.Query(ctx, `
 		SELECT attrelid, attnum, attname, atttypid, atttypmod, attnotnull, atthasmissing,
-		       CASE attgenerated WHEN '' THEN '' ELSE attgenerated::text END, attisdropped
+		       CASE WHEN attgenerated = 's' AND current_setting('server_version_num')::int >= 180000 THEN '' ELSE attgenerated::text END,
+		       attisdropped
 		FROM pg_attribute WHERE attrelid = ANY($1::oid[]) AND attnum > 0 ORDER BY attrelid, attnum`, oids)
 	if err != nil {
 		return err

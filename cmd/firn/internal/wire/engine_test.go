@@ -19,11 +19,13 @@ import (
 	"firn/lake"
 	"firn/lake/column"
 	"firn/lake/laketest"
+	"firn/wal/localpg"
 )
 
 // rig is a Postgres database and a lake in a folder.
 type rig struct {
 	t    *testing.T
+	pg   *localpg.Server
 	url  string
 	conn *pgx.Conn
 	o    wire.Options
@@ -37,10 +39,8 @@ func newRig(t *testing.T) *rig {
 	_, err = admin.Exec(t.Context(), "create database "+name)
 	require.NoError(t, err)
 	require.NoError(t, admin.Close(t.Context()))
-	r := &rig{t: t, url: pg.URL(name)}
-	r.conn, err = pgx.Connect(t.Context(), r.url)
-	require.NoError(t, err)
-	t.Cleanup(func() { r.conn.Close(context.Background()) })
+	r := &rig{t: t, pg: pg, url: pg.URL(name)}
+	r.reconnect()
 	dir := t.TempDir()
 	r.o = wire.Options{
 		Postgres: r.url, Slot: "firn_" + name, Publication: "firn_" + name, Warehouse: filepath.Join(dir, "lake"), Name: name,
@@ -49,6 +49,16 @@ func newRig(t *testing.T) *rig {
 		Logger:        slog.New(slog.NewTextHandler(testWriter{t}, nil)),
 	}
 	return r
+}
+
+// reconnect replaces the connection, after a restart of Postgres.
+func (r *rig) reconnect() {
+	r.t.Helper()
+	var err error
+	r.conn, err = pgx.Connect(r.t.Context(), r.url)
+	require.NoError(r.t, err)
+	conn := r.conn
+	r.t.Cleanup(func() { conn.Close(context.Background()) })
 }
 
 type testWriter struct{ t *testing.T }
@@ -109,13 +119,18 @@ func (r *rig) caughtUp(e *wire.Engine) {
 	require.NoError(r.t, err)
 }
 
+func (r *rig) head(e *wire.Engine) *lake.HeadState {
+	r.t.Helper()
+	head, err := (&wire.Head{Log: e.Log}).Read(r.t.Context())
+	require.NoError(r.t, err)
+	return head
+}
+
 // lake reads a table's live rows as sorted lines.
 func (r *rig) lake(e *wire.Engine, table string) []string {
 	r.t.Helper()
 	var out []string
-	head, err := (&wire.Head{Log: e.Log}).Read(r.t.Context())
-	require.NoError(r.t, err)
-	for _, h := range head.Tables {
+	for _, h := range r.head(e).Tables {
 		if h.Ident.String() != table {
 			continue
 		}
