@@ -23,7 +23,7 @@ import (
 // counted: the benchmark is of Prepare and Adopt.
 func BenchmarkCommit(b *testing.B) {
 	for _, version := range []int{2, 3} {
-		for _, history := range []int{100, 5000} {
+		for _, history := range []int{100, 2000, 5000} {
 			b.Run(fmt.Sprintf("v%d/history=%d", version, history), func(b *testing.B) {
 				h := newHarness(b, version, 1)
 				rng := rand.New(rand.NewPCG(1, 1))

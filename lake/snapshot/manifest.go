@@ -15,7 +15,11 @@ const (
 	// at most manifestFanout-1 manifests a tier.
 	manifestFanout = 3
 	// manifestEntries bounds a manifest, and so what touching one costs.
-	manifestEntries = 4096
+	manifestEntries = 2048
+	// manifestAlone is from where on a touched manifest is written again by
+	// itself. Among the entries of the last commits, which change most, its
+	// many old ones would be written again with each of them.
+	manifestAlone = 128
 )
 
 // manifestPlan makes the next snapshot's manifests of one content from the
@@ -41,6 +45,7 @@ type upload struct {
 // DELETED ones.
 func (p *manifestPlan) plan(base []*manifest, added, removed []*entry) ([]*manifest, error) {
 	bags := map[int32]*bag{}
+	alone := map[*manifest]*bag{}
 	bagOf := func(spec int32) *bag {
 		if bags[spec] == nil {
 			bags[spec] = &bag{spec: spec}
@@ -55,6 +60,12 @@ func (p *manifestPlan) plan(base []*manifest, added, removed []*entry) ([]*manif
 	gone := make(map[*entry]bool, len(removed))
 	for _, e := range removed {
 		b := bagOf(e.file.SpecID())
+		if len(e.home.entries) >= manifestAlone {
+			if b = alone[e.home]; b == nil {
+				b = &bag{spec: e.file.SpecID()}
+				alone[e.home] = b
+			}
+		}
 		b.removed = append(b.removed, e)
 		touched[e.home] = true
 		gone[e] = true
@@ -63,7 +74,10 @@ func (p *manifestPlan) plan(base []*manifest, added, removed []*entry) ([]*manif
 	for _, m := range base {
 		switch {
 		case touched[m] || m.unassigned:
-			b := bagOf(m.file.PartitionSpecID())
+			b := alone[m]
+			if b == nil {
+				b = bagOf(m.file.PartitionSpecID())
+			}
 			for _, e := range m.entries {
 				if !gone[e] {
 					b.existing = append(b.existing, e)
@@ -77,6 +91,11 @@ func (p *manifestPlan) plan(base []*manifest, added, removed []*entry) ([]*manif
 	}
 	for _, b := range bags {
 		kept = b.absorb(kept)
+		if err := p.write(b); err != nil {
+			return nil, err
+		}
+	}
+	for _, b := range alone {
 		if err := p.write(b); err != nil {
 			return nil, err
 		}

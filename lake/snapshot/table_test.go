@@ -6,7 +6,10 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/RoaringBitmap/roaring/v2"
 	"github.com/stretchr/testify/require"
+
+	"firn/lake"
 )
 
 // seeds are those of the random tests; FIRN_SEED replays one.
@@ -44,5 +47,36 @@ func TestRandomCommits(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// Enough files for manifests that are written again by themselves.
+func TestManyFiles(t *testing.T) {
+	for _, version := range []int{2, 3} {
+		t.Run(fmt.Sprintf("v%d", version), func(t *testing.T) {
+			t.Parallel()
+			h := newHarness(t, version, 30)
+			most := 0
+			for i := range 170 {
+				c := &lake.Change{Stamp: h.stamp("stream"), Dead: map[string]*roaring.Bitmap{}}
+				c.Add = []*lake.NewFile{h.write(testSchema, 6), h.write(testSchema, 6)}
+				files := h.tab.Files()
+				for range min(3, len(files)) {
+					f := files[h.rng.IntN(len(files))]
+					c.Dead[f.Path] = h.kill(f.Path, 1+h.rng.IntN(3))
+				}
+				h.commit(c)
+				for _, m := range h.tab.data {
+					most = max(most, len(m.entries))
+				}
+				if i%60 == 59 {
+					h.check()
+					h.tab = h.sameAsLoaded()
+				}
+			}
+			h.check()
+			require.Greater(t, most, manifestAlone)
+			require.Less(t, len(h.tab.files), 340, "some files died")
+		})
 	}
 }
