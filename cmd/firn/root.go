@@ -20,6 +20,7 @@ var commands = []func(*app) *cobra.Command{
 	doctorCommand,
 	snapshotsCommand,
 	asofCommand,
+	verifyCommand,
 	teardownCommand,
 }
 
