@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"firn/catalog"
@@ -101,11 +102,24 @@ func explain(err error) (code int, text string) {
 		if !errors.Is(err, r.is) {
 			continue
 		}
-		text = err.Error()
+		text = oneLine(err)
 		if r.fix != "" {
 			text = strings.TrimSuffix(text, ".") + ". " + r.fix
 		}
 		return r.code, text
 	}
-	return exitFailure, err.Error()
+	return exitFailure, oneLine(err)
+}
+
+// oneLine joins the lines of an error (one for each address that was tried)
+// and leaves out those that say the same again.
+func oneLine(err error) string {
+	var parts []string
+	for line := range strings.Lines(err.Error()) {
+		if line = strings.TrimSpace(line); line != "" && !slices.Contains(parts, line) {
+			parts = append(parts, line)
+		}
+	}
+	text := strings.Join(parts, "; ")
+	return strings.ReplaceAll(text, ":; ", ": ")
 }

@@ -207,8 +207,10 @@ func (m *mirror) follow(ctx context.Context) error {
 		if m.began(err) {
 			pause = pauseMin
 		}
-		m.engine.Lake.Counters().Errors.Add(1)
-		m.log.Warn("the stream is interrupted; trying again", "err", err, "pause", pause)
+		c := m.engine.Lake.Counters()
+		c.Errors.Add(1)
+		c.Restarts.Add(1)
+		m.log.Warn("the stream is interrupted; trying again", "err", oneLine(err), "pause", pause)
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
@@ -262,11 +264,14 @@ func (m *mirror) status() listen.Status {
 	defer m.mu.Unlock()
 	st.RetainedWALBytes, st.RetainedWALLimitBytes = m.retained.Bytes, m.retained.LimitBytes
 	st.Waiters = m.waiters
-	if st.Running {
+	switch {
+	case m.outage == nil:
+	case st.Running:
+		m.log.Info("the stream goes on", "interrupted", time.Since(m.since).Round(time.Millisecond))
 		m.outage = nil
-	} else if m.outage != nil {
+	default:
 		since := m.since
-		st.Outage, st.OutageSince = m.outage.Error(), &since
+		st.Outage, st.OutageSince = oneLine(m.outage), &since
 	}
 	return st
 }

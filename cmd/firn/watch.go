@@ -24,10 +24,10 @@ func (m *mirror) watch(ctx context.Context) error {
 	defer tick.Stop()
 	var warned time.Time
 	for {
-		st := m.engine.Lake.Status()
+		st := m.status()
 		if st.Running {
 			m.measure(ctx, &warned)
-			m.askWaiters(ctx, st)
+			m.askWaiters(ctx, st.Tables)
 		}
 		select {
 		case <-tick.C:
@@ -68,10 +68,10 @@ func warnAt(r slot.Retained) int64 {
 
 // askWaiters names who waits for us: a load's snapshot keeps a lock on the
 // tables that it is still to copy.
-func (m *mirror) askWaiters(ctx context.Context, st *lake.Status) {
+func (m *mirror) askWaiters(ctx context.Context, tables []lake.TableStatus) {
 	var now []string
 	loading := false
-	for _, t := range st.Tables {
+	for _, t := range tables {
 		loading = loading || t.State == lake.Loading || t.State == lake.Behind
 	}
 	if loading {
