@@ -14,6 +14,7 @@ import (
 // commands makes every command there is; a new one is a file and a line here.
 var commands = []func(*app) *cobra.Command{
 	runCommand,
+	demoCommand,
 	serveCommand,
 	statusCommand,
 	waitCommand,
