@@ -53,6 +53,20 @@ func (s *segment) home(h uint64) uint64 {
 	return (h << (s.depth & 63)) >> ((64 - s.log2) & 63)
 }
 
+// stay is how many slots a copy of the segment has in use at most: all but the
+// tombstones. In a table of many rows per key these are more than its rows, and
+// counting only those a copy of the same size could be too small again and
+// again.
+func (s *segment) stay() int {
+	n := 0
+	for i := uint64(0); i <= s.mask; i++ {
+		if s.word(i) > wordDead {
+			n++
+		}
+	}
+	return n
+}
+
 func (s *segment) word(i uint64) uint64 { return s.slots[int(i)*s.words+s.words-1] }
 
 func (s *segment) key(i uint64) Key {

@@ -187,12 +187,13 @@ func (t *table) grow(s *segment, coming int) error {
 		return err
 	}
 	var err error
+	stay := s.stay()
 	switch {
-	case s.live*2 < s.limit && coming == 0, coming > 0 && s.live+coming <= s.limit:
+	case stay*2 < s.limit && coming == 0, coming > 0 && stay+coming <= s.limit:
 		err = add(s.log2, s.depth, s.top)
 	case s.log2 < t.maxLog:
 		log2 := max(minLog, s.log2+1)
-		for log2 < t.maxLog && s.live+coming > 1<<log2*3/4 {
+		for log2 < t.maxLog && stay+coming > 1<<log2*3/4 {
 			log2++
 		}
 		err = add(log2, s.depth, s.top)
