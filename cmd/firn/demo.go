@@ -1,16 +1,20 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"os"
 	"strings"
 	"syscall"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"firn/catalog"
 	"firn/cmd/firn/internal/config"
@@ -85,7 +89,9 @@ func (a *app) demo(ctx context.Context, o demoOptions) (err error) {
 	c := config.Default()
 	c.Postgres, c.Warehouse, c.State = server.URL(demo.Database), place.Lake, place.State
 	c.Listen, c.Freshness = o.listen, config.Duration(time.Second)
-	m, err := openDemoMirror(ctx, c, o.chosen, screen.logger())
+	// The line below says how it goes; what goes wrong is still logged.
+	logger := slog.New(slog.NewTextHandler(screen, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	m, err := openDemoMirror(ctx, c, o.chosen, logger)
 	if err != nil {
 		return err
 	}
@@ -183,7 +189,7 @@ func (d *demonstration) script(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintf(d.out, "\n%s\n", lake.Snippets()); err != nil {
+	if _, err := fmt.Fprintf(d.paper(), "\n%s\n", lake.Snippets()); err != nil {
 		return fmt.Errorf("print snippets: %w", err)
 	}
 	if d.o.limit == 0 {
@@ -197,6 +203,15 @@ func (d *demonstration) script(ctx context.Context) error {
 	case <-time.After(d.o.limit):
 	}
 	return unlessStopped(ctx, d.prove(ctx))
+}
+
+// paper is where answers go: above the drawn line where both are on one
+// terminal.
+func (d *demonstration) paper() io.Writer {
+	if f, ok := d.out.(*os.File); ok && d.screen.terminal() && term.IsTerminal(int(f.Fd())) {
+		return d.screen
+	}
+	return d.out
 }
 
 // loaded waits until every table streams.
@@ -249,6 +264,7 @@ func (d *demonstration) line(ctx context.Context) error {
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	var changes rate
+	changes.at(time.Now(), 0, 0)
 	for {
 		select {
 		case <-ctx.Done():
@@ -284,31 +300,35 @@ func (d *demonstration) prove(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.screen.clear()
-	if err := d.printProof(report, counts); err != nil {
+	var text bytes.Buffer
+	answer := &app{out: &text}
+	if err := answer.printProof(report, counts); err != nil {
 		return err
 	}
 	for _, x := range report.Tables {
 		if x.Result == audit.Different {
-			d.printDifferences(x)
+			answer.printDifferences(x)
 		}
 	}
+	if _, err := d.paper().Write(text.Bytes()); err != nil {
+		return fmt.Errorf("print proof: %w", err)
+	}
 	if report.Count(audit.Equal) != len(report.Tables) || len(report.Tables) < len(demo.Tables) {
-		d.say("the lake differs from Postgres, and must not: please keep %s and report it", d.place.Dir)
+		d.screen.say(fmt.Sprintf("firn: the lake differs from Postgres, and must not: please keep %s and report it", d.place.Dir))
 		return &saidError{code: exitDiffers}
 	}
 	for _, name := range demo.Tables {
 		if c := counts[name]; c.Updates == 0 || c.Deletes == 0 {
-			d.say("table %s saw no update or no delete, so this proves little: run it longer (--for)", name)
+			d.screen.say(fmt.Sprintf("firn: table %s saw no update or no delete, so this proves little: run it longer (--for)", name))
 			return &saidError{code: exitDiffers}
 		}
 	}
 	return nil
 }
 
-func (d *demonstration) printProof(report *audit.Report, counts map[string]demo.Changes) error {
-	fmt.Fprintf(d.out, "Postgres and the lake (epoch %d) at %s, while the shop stays open:\n\n", report.Epoch, report.LSN)
-	t := tabwriter.NewWriter(d.out, 0, 0, 2, ' ', 0)
+func (a *app) printProof(report *audit.Report, counts map[string]demo.Changes) error {
+	fmt.Fprintf(a.out, "Postgres and the lake (epoch %d) at %s, while the shop stays open:\n\n", report.Epoch, report.LSN)
+	t := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "TABLE\tINSERTS\tUPDATES\tDELETES\tROWS IN POSTGRES\tROWS IN THE LAKE\tCHECKSUM OF BOTH\tRESULT")
 	for _, x := range report.Tables {
 		c := counts[strings.TrimPrefix(x.Name, "public.")]
