@@ -41,7 +41,7 @@ func checkMirrored(st *State, id Ident, base, next table.Metadata, allowRows boo
 		}
 		if !allowRows {
 			if why := keepsRows(before, sn); why != "" {
-				return forbidden("%s mirrors a Postgres table and snapshot %d changes its rows: %s. Rewrites that keep the rows (operation replace) are accepted; to allow row changes by others set in firn.yaml\ntables:\n  %s:\n    allow_writes: true",
+				return forbidden("%s mirrors a Postgres table and snapshot %d changes its rows: %s. Rewrites that keep the rows (operation replace) are accepted; to allow row changes by others set in firn.yaml\ntable_settings:\n  %s:\n    allow_writes: true",
 					id, sn.SnapshotID, why, id)
 			}
 		}

@@ -1,8 +1,10 @@
 package laketest
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -103,17 +105,26 @@ func TryPostgresRows(ctx context.Context, url, sql string) (*Result, error) {
 // QueryPostgres is PostgresRows on a connection of one's own (in a snapshot,
 // say), whose session must have the settings that TryPostgresRows sets.
 func QueryPostgres(ctx context.Context, conn *pgconn.PgConn, sql string) (*Result, error) {
-	results, err := conn.Exec(ctx, sql).ReadAll() // the simple protocol: all values as text
-	if err != nil {
+	var fields []pgconn.FieldDescription
+	var raws [][][]byte
+	results := conn.Exec(ctx, sql) // the simple protocol: all values as text
+	for results.NextResult() {
+		one := results.ResultReader()
+		fields, raws = slices.Clone(one.FieldDescriptions()), nil // there without rows, too
+		for one.NextRow() {
+			row := make([][]byte, len(fields))
+			for i, v := range one.Values() {
+				row[i] = bytes.Clone(v)
+			}
+			raws = append(raws, row)
+		}
+	}
+	if err := results.Close(); err != nil {
 		return nil, err
 	}
-	if len(results) == 0 {
-		return &Result{}, nil
-	}
-	last := results[len(results)-1]
 	r := &Result{}
 	var types []pgType
-	for _, f := range last.FieldDescriptions {
+	for _, f := range fields {
 		typ, err := lookUpType(ctx, conn, f.DataTypeOID, f.TypeModifier)
 		if err != nil {
 			return nil, fmt.Errorf("look up the type of column %s: %w", f.Name, err)
@@ -121,16 +132,18 @@ func QueryPostgres(ctx context.Context, conn *pgconn.PgConn, sql string) (*Resul
 		types = append(types, typ)
 		r.Columns = append(r.Columns, Column{f.Name, typ.iceberg()})
 	}
-	for _, raw := range last.Rows {
+	for _, raw := range raws {
 		row := make([]string, len(raw))
 		for i, v := range raw {
 			if v == nil {
 				row[i] = Null
 				continue
 			}
-			if row[i], err = types[i].text(string(v)); err != nil {
+			text, err := types[i].text(string(v))
+			if err != nil {
 				return nil, fmt.Errorf("read column %s: %w", r.Columns[i].Name, err)
 			}
+			row[i] = text
 		}
 		r.Rows = append(r.Rows, row)
 	}

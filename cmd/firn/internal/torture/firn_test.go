@@ -122,6 +122,9 @@ func (f *firn) died(limit time.Duration) bool {
 		f.cmd = nil
 		return true
 	case <-time.After(limit):
+		f.cmd.Process.Signal(syscall.SIGQUIT) // where does it hang?
+		<-f.done
+		f.cmd = nil
 		return false
 	}
 }

@@ -94,7 +94,7 @@ func TestTorture(t *testing.T) {
 }
 
 const tortureConfig = `
-tables:
+table_settings:
   torture.acct: {format_version: 3}
   torture.dup: {format_version: 3}
   torture.typed: {format_version: 3}
@@ -164,8 +164,14 @@ func (r *rig) compareAtACut() {
 }
 
 // exportSnapshot makes a temporary slot beside firn's and exports its snapshot.
+// The tables are locked before, for a TRUNCATE after it would empty them in the
+// snapshot as well.
 func (r *rig) exportSnapshot(ctx context.Context) (name, lsn string, done func()) {
 	r.t.Helper()
+	lock, err := pgx.Connect(ctx, r.pgURL)
+	require.NoError(r.t, err)
+	_, err = lock.Exec(ctx, "begin; lock table "+strings.Join(laketest.WorkloadTables, ", ")+" in access share mode")
+	require.NoError(r.t, err)
 	conn, err := pgconn.Connect(ctx, r.pgURL+"&replication=database")
 	if !strings.Contains(r.pgURL, "?") {
 		conn, err = pgconn.Connect(ctx, r.pgURL+"?replication=database")
@@ -174,7 +180,10 @@ func (r *rig) exportSnapshot(ctx context.Context) (name, lsn string, done func()
 	res, err := pglogrepl.CreateReplicationSlot(ctx, conn, fmt.Sprintf("judge_%d", os.Getpid()), "pgoutput",
 		pglogrepl.CreateReplicationSlotOptions{Temporary: true, SnapshotAction: "EXPORT_SNAPSHOT"})
 	require.NoError(r.t, err)
-	return res.SnapshotName, res.ConsistentPoint, func() { conn.Close(context.WithoutCancel(ctx)) }
+	return res.SnapshotName, res.ConsistentPoint, func() {
+		conn.Close(context.WithoutCancel(ctx))
+		lock.Close(context.WithoutCancel(ctx))
+	}
 }
 
 func (r *rig) fromPostgres(ctx context.Context, snapshot, table string) *laketest.Result {
