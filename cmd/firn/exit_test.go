@@ -122,9 +122,3 @@ func TestHelpAndVersion(t *testing.T) {
 	require.NotContains(t, out, "--catalog", "help shows what works")
 	require.NotContains(t, out, "FAILPOINT")
 }
-
-func TestScreenKeepsLogAboveDrawnLines(t *testing.T) {
-	code, _, err := inProcess("status", "--url", "http://127.0.0.1:1")
-	require.Equal(t, exitFailure, code)
-	require.NotContains(t, err, "\x1b", "nothing is drawn where no terminal is")
-}

@@ -134,7 +134,10 @@ func (p *progress) load(now time.Time, t lake.TableStatus) string {
 	if t.LoadTotal > 0 {
 		text += " of about " + listen.Count(t.LoadTotal)
 	}
-	text += fmt.Sprintf(" rows, %.1f MB/s", r.bytesPerS/1e6)
+	text += " rows"
+	if r.bytesPerS > 0 {
+		text += fmt.Sprintf(", %.1f MB/s", r.bytesPerS/1e6)
+	}
 	if left := t.LoadTotal - t.LoadRows; left > 0 && r.rowsPerS > 0 {
 		text += ", ETA " + (time.Duration(float64(left)/r.rowsPerS) * time.Second).String()
 	}

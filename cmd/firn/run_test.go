@@ -304,6 +304,44 @@ func TestRunRefuses(t *testing.T) {
 	require.FileExists(t, filepath.Join(foreign, "precious.txt"))
 }
 
+func TestRunOnS3(t *testing.T) {
+	store := laketest.MinIO(t)
+	pg := laketest.Postgres(t, "")
+	url := shop(t, pg, "shop", `create table orders (id int primary key); insert into orders values (1)`)
+	env := append(store.Env(), "FIRN_POSTGRES="+url)
+	place := "s3://" + store.Bucket(t) + "/shop"
+	for _, c := range []struct {
+		name, place, endpoint string
+		env                   []string
+		code                  int
+		want                  string
+	}{
+		{"no bucket", "s3://no-such-bucket/shop", store.Endpoint, nil, exitPreflight, "no-such-bucket"},
+		{"wrong secret", place, store.Endpoint, []string{"AWS_SECRET_ACCESS_KEY=wrong"}, exitPreflight, ""},
+		{"unreachable", place, "http://127.0.0.1:1", nil, exitFailure, "127.0.0.1:1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			code, _, said := firn(t, append(env, c.env...), "run", "--warehouse", c.place, "--s3-endpoint", c.endpoint, "--listen", "127.0.0.1:0")
+			require.Equal(t, c.code, code, said)
+			require.Contains(t, said, c.want)
+		})
+	}
+	env = append(env, "FIRN_WAREHOUSE="+place, "FIRN_S3_ENDPOINT="+store.Endpoint)
+	p := launch(t, env, "run", "--reader-s3-endpoint", "http://minio.internal:9000")
+	p.ready()
+	require.EqualValues(t, 1, p.table("public.orders").Rows)
+	config := get(t, p.url+"/v1/config")
+	require.Contains(t, config, "http://minio.internal:9000")
+	require.NotContains(t, config, "secret")
+	require.Zero(t, p.stop())
+	code, out, said := firn(t, env, "teardown", "--lake", "--yes")
+	require.Zero(t, code, said)
+	require.Contains(t, out, "_firn")
+	code, _, said = firn(t, env, "snapshots")
+	require.Equal(t, exitPreflight, code)
+	require.Contains(t, said, "There is no lake at")
+}
+
 // TestRunGoesOnAfterAnOutage restarts and kills Postgres under a firn that
 // stays.
 func TestRunGoesOnAfterAnOutage(t *testing.T) {

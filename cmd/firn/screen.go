@@ -14,8 +14,8 @@ import (
 // screen is where run talks to people: log lines that stay, and on a terminal
 // below them a few lines that are drawn anew.
 type screen struct {
-	w    io.Writer
-	file *os.File // nil: not a terminal
+	w     io.Writer
+	width func() int // of the terminal; nil: it isn't one
 
 	mu    sync.Mutex
 	lines []string // drawn at present
@@ -24,20 +24,18 @@ type screen struct {
 func newScreen(w io.Writer) *screen {
 	s := &screen{w: w}
 	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) && os.Getenv("TERM") != "dumb" {
-		s.file = f
+		s.width = func() int {
+			if w, _, err := term.GetSize(int(f.Fd())); err == nil && w > 10 {
+				return w
+			}
+			return 80
+		}
 	}
 	return s
 }
 
 // terminal says whether lines can be drawn anew.
-func (s *screen) terminal() bool { return s.file != nil }
-
-func (s *screen) width() int {
-	if w, _, err := term.GetSize(int(s.file.Fd())); err == nil && w > 10 {
-		return w
-	}
-	return 80
-}
+func (s *screen) terminal() bool { return s.width != nil }
 
 // logger writes above the drawn lines.
 func (s *screen) logger() *slog.Logger {
