@@ -24,14 +24,14 @@ import (
 
 // rig is a Postgres database and a lake in a folder.
 type rig struct {
-	t    *testing.T
+	t    testing.TB
 	pg   *localpg.Server
 	url  string
 	conn *pgx.Conn
 	o    wire.Options
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB) *rig {
 	pg := laketest.Postgres(t, "")
 	const name = "shop"
 	admin, err := pgx.Connect(t.Context(), pg.URL("postgres"))
@@ -61,7 +61,7 @@ func (r *rig) reconnect() {
 	r.t.Cleanup(func() { conn.Close(context.Background()) })
 }
 
-type testWriter struct{ t *testing.T }
+type testWriter struct{ t testing.TB }
 
 func (w testWriter) Write(p []byte) (int, error) {
 	w.t.Log(strings.TrimSpace(string(p)))
