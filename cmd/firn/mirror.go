@@ -186,7 +186,7 @@ func (m *mirror) run(ctx context.Context, beside ...func(context.Context) error)
 // Pauses between two sessions when the source can't be read.
 const (
 	pauseMin = 250 * time.Millisecond
-	pauseMax = 15 * time.Second
+	pauseMax = 5 * time.Second
 	// zombieMax is how long our own slot may stay in use, after a connection
 	// was lost, by the walsender that doesn't know yet (wal_sender_timeout is
 	// 60 s by default).
