@@ -127,20 +127,29 @@ func (v *verifier) snapshot(ctx context.Context) (*slot.Snapshot, error) {
 	return v.Source.CreateSlot(ctx, name, true, nil, slot.LockOptions{Patience: patience})
 }
 
-// epoch finds the catalog as an epoch left it. Later entries may be there
-// already.
+// epoch finds the catalog as it stood when the next epoch came: others may have
+// committed to the lake's tables since this one, and what readers see is what is
+// to be compared.
 func (v *verifier) epoch(ctx context.Context, epoch uint64) (*catalog.State, error) {
 	head, err := v.Log.Refresh(ctx)
 	if err != nil {
 		return nil, err
 	}
-	for _, k := range head.Epochs() {
-		if k.Epoch == epoch {
-			return v.Log.Entry(ctx, k.Number)
-		}
-	}
 	if head.Epoch == epoch {
-		return head, nil // entries so far, but no epoch: there is no table
+		return head, nil
+	}
+	for _, k := range head.Epochs() {
+		if k.Epoch <= epoch {
+			continue
+		}
+		s, err := v.Log.Entry(ctx, k.Number-1)
+		if err != nil {
+			return nil, fmt.Errorf("find epoch %d: %w", epoch, err)
+		}
+		if s.Epoch == epoch {
+			return s, nil
+		}
+		break
 	}
 	return nil, fmt.Errorf("find epoch %d: the log is at %d and does not keep it", epoch, head.Epoch)
 }
