@@ -52,6 +52,9 @@ func Evolve(old *Layout, rel *wal.Relation, now *wal.Table) (Evolution, error) {
 		next.Columns = append(next.Columns, col)
 	}
 	next.Key = old.Key
+	if now.Append {
+		next.Identity = 'n'
+	}
 	if rel.ReplicaIdentity == now.ReplicaIdentity {
 		next.Key = nil
 		for _, k := range now.Key {

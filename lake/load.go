@@ -37,15 +37,14 @@ type loadOrder struct {
 // loadResult is a table ready to join: its rows as of floor are in files and in
 // the index, its later changes are parked.
 type loadResult struct {
-	member    *member
-	table     *Table
-	files     []*NewFile
-	floor     wal.LSN
-	replaces  bool // the rows replace those the lake has
-	caughtUp  bool // nothing was loaded: the index followed files of others
-	err       error
-	end       bool // of all the loads under way
-	published []wal.TableName
+	member   *member
+	table    *Table
+	files    []*NewFile
+	floor    wal.LSN
+	replaces bool // the rows replace those the lake has
+	caughtUp bool // nothing was loaded: the index followed files of others
+	err      error
+	end      bool // of all the loads under way
 }
 
 // requestLoads begins to load what needs it, unless a load is under way: then
@@ -101,11 +100,11 @@ func (s *session) sendLoad(ctx context.Context, r loadResult) {
 
 // load copies tables within one snapshot, one after the other, and sends each
 // as it is done. It runs beside the owner.
-func (s *session) load(ctx context.Context, snap Snapshot, publish []wal.TableName, orders []loadOrder, base uint64) error {
+func (s *session) load(ctx context.Context, snap Snapshot, publish publication, orders []loadOrder, base uint64) error {
 	if snap == nil {
 		// The publication first: a commit from the new slot's point on must
 		// be in the stream, for all of these tables.
-		if err := s.o.Source.Publish(ctx, publish); err != nil {
+		if err := s.o.Source.Publish(ctx, publish.tables, publish.appended); err != nil {
 			return fmt.Errorf("extend publication: %w", err)
 		}
 		names := make([]wal.TableName, len(orders))

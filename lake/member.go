@@ -40,8 +40,7 @@ type member struct {
 	relKnown bool          // the table's layout fits rel
 	relFirst bool          // rel is the first of this session
 
-	truncated bool   // a T explains that the file nodes changed
-	suspect   uint32 // polls in a row that saw unexplained file nodes
+	truncated bool // a T explains that the file nodes changed
 	suspectAt wal.LSN
 	swappedAt wal.LSN // WAL end when a look saw other attributes under the same names
 	dropped   bool
@@ -116,16 +115,25 @@ func (m *member) quarantine(reason string) {
 	m.state, m.reason, m.joining = Quarantined, reason, false
 }
 
+// publication is what Publish is asked for.
+type publication struct{ tables, appended []wal.TableName }
+
 // published lists the tables that belong into the publication: all but those
-// without a replica identity, which would make the user's own UPDATE fail.
-func (s *session) published() []wal.TableName {
-	var out []wal.TableName
+// without a replica identity, which would make the user's own UPDATE fail,
+// unless only their inserts are wanted.
+func (s *session) published() (p publication) {
 	for _, m := range s.sorted() {
-		if m.state != Skipped && m.desc != nil && m.desc.Usable {
-			out = append(out, wal.TableName{Schema: m.desc.Schema, Name: m.desc.Name})
+		if m.state == Skipped || m.desc == nil || !m.desc.Usable {
+			continue
+		}
+		name := wal.TableName{Schema: m.desc.Schema, Name: m.desc.Name}
+		if m.desc.Append {
+			p.appended = append(p.appended, name)
+		} else {
+			p.tables = append(p.tables, name)
 		}
 	}
-	return out
+	return p
 }
 
 func (s *session) whyNone() string {

@@ -25,8 +25,9 @@ type Catalog interface {
 	Tables(ctx context.Context) ([]wal.Table, error)
 	// Describe tells one table as it is now; nil: it no longer exists.
 	Describe(ctx context.Context, oid uint32) (*wal.Table, error)
-	// Publish makes the publication list exactly these tables.
-	Publish(ctx context.Context, tables []wal.TableName) error
+	// Publish makes the publication list exactly these tables, those of which
+	// only inserts and truncates are wanted (wal.Table.Append) apart.
+	Publish(ctx context.Context, tables, appended []wal.TableName) error
 }
 
 // Replication is the slot and what comes out of it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"firn/wal"
@@ -114,15 +115,15 @@ func (s *session) begin(ctx context.Context) error {
 	}
 	s.enroll(found)
 	names := s.published()
-	if born && len(names) == 0 {
+	if born && len(names.tables)+len(names.appended) == 0 {
 		return &Refusal{Code: CodePreflight, Text: "No table can be mirrored" + s.whyNone(), Fix: "See --tables and the reasons in `firn doctor`."}
 	}
-	if err := s.o.Source.Publish(ctx, names); err != nil {
+	if err := s.o.Source.Publish(ctx, names.tables, names.appended); err != nil {
 		return fmt.Errorf("set up publication: %w", err)
 	}
 	var snap Snapshot
 	if born {
-		if snap, err = s.birth(ctx, id, names); err != nil {
+		if snap, err = s.birth(ctx, id, slices.Concat(names.tables, names.appended)); err != nil {
 			return err
 		}
 		if s.head, err = s.o.Head.Read(ctx); err != nil {

@@ -42,7 +42,7 @@ func (s *session) pollDone(r pollResult) error {
 	if changed && !s.loading {
 		names := s.published()
 		s.group.Go(func() error {
-			if err := s.o.Source.Publish(s.ctx, names); err != nil && s.ctx.Err() == nil {
+			if err := s.o.Source.Publish(s.ctx, names.tables, names.appended); err != nil && s.ctx.Err() == nil {
 				s.log.Warn("adjust publication; trying again at the next look", "err", err)
 			}
 			return nil

@@ -19,6 +19,7 @@ type Table struct {
 	Leaves    []Leaf  // of a partitioned table
 	Dropped   []int16 // attribute numbers of dropped columns
 	MaxAttNum int16
+	Append    bool // only inserts and truncates are mirrored: no key, whatever the replica identity
 	Usable    bool
 	Reason    string // why it can't be mirrored, and what would help; empty if Usable
 }

@@ -87,6 +87,7 @@ func openMirror(ctx context.Context, c *config.Config, logger *slog.Logger) (_ *
 		Warehouse: c.Warehouse, Name: m.place.name(), Object: objectOptions(c), StateDir: state,
 		Freshness: time.Duration(c.Freshness), SpillBytes: int64(c.Spill),
 		FormatVersion: func(id lake.Ident) int { return int(c.Settings(id.Namespace, id.Name).FormatVersion) },
+		Append:        func(t wal.TableName) bool { return c.Settings(t.Schema, t.Name).Mode == config.Append },
 		Logger:        logger, Fail: fail,
 	}, m.place.store, m.place.log)
 	if err != nil {

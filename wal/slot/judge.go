@@ -9,6 +9,10 @@ import (
 // from the others by what the stream sends of it.
 func judge(f *facts, indexes map[uint32][]keyIndex) {
 	t := &f.table
+	if t.Append {
+		judgeAppend(f)
+		return
+	}
 	key, reason := identity(t.ReplicaIdentity, indexes[t.OID])
 	for _, name := range key {
 		i := slices.IndexFunc(t.Columns, func(c Column) bool { return c.Name == name })
@@ -31,6 +35,25 @@ func judge(f *facts, indexes map[uint32][]keyIndex) {
 		reason = judgeLeaf(t, l, key, indexes[l.OID])
 	}
 	t.Reason, t.Usable = reason, reason == ""
+}
+
+// judgeAppend is judge for a table of which only inserts and truncates are
+// wanted: nothing has to tell its rows apart.
+func judgeAppend(f *facts) {
+	t := &f.table
+	t.ReplicaIdentity = 'n'
+	switch {
+	case len(t.Columns) == 0:
+		t.Reason = "it has no columns"
+	case f.persistence == 'u':
+		t.Reason = "it is unlogged, so its changes are not in the WAL; ALTER TABLE … SET LOGGED"
+	}
+	for _, l := range f.leaves {
+		if l.kind == 'f' || l.persistence == 'u' {
+			t.Reason = fmt.Sprintf("its partition %s.%s is foreign or unlogged, so its rows are not in the WAL", l.Schema, l.Name)
+		}
+	}
+	t.Usable = t.Reason == ""
 }
 
 // judgeLeaf compares a partition with its root: Postgres logs old rows by the

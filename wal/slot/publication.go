@@ -31,14 +31,9 @@ func (s *Source) SyncPublication(ctx context.Context, tables []TableName) (added
 // SyncAppendPublication is SyncPublication for tables mirrored by their inserts
 // and truncates alone, which need no replica identity. They live in a second
 // publication, Options.Publication + "_append", which streams join to the first
-// when it exists.
+// when it exists. It is made even for no table: a stream can't use a publication
+// that did not exist yet at the WAL it reads.
 func (s *Source) SyncAppendPublication(ctx context.Context, tables []TableName) (added, removed []TableName, err error) {
-	if len(tables) == 0 {
-		p, err := s.publication(ctx, s.o.Publication+appendSuffix)
-		if err != nil || p == nil {
-			return nil, nil, err
-		}
-	}
 	return s.syncPublication(ctx, s.o.Publication+appendSuffix, "insert, truncate", tables)
 }
 

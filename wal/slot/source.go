@@ -28,6 +28,9 @@ type Options struct {
 	Slot        string
 	Publication string
 	Logger      *slog.Logger // discards
+	// Append says which tables are mirrored by their inserts and truncates
+	// alone; nil: none.
+	Append func(TableName) bool
 
 	ApplicationName string        // "firn"; as pg_stat_activity shows it
 	ConnectTimeout  time.Duration // 15 s for each address, unless the URL has connect_timeout

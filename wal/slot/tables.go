@@ -132,6 +132,7 @@ func (s *Source) describe(ctx context.Context, c *pgx.Conn, oids []uint32) ([]Ta
 			}
 			f.table.Columns[i].Type = *t
 		}
+		f.table.Append = s.o.Append != nil && s.o.Append(TableName{Schema: f.table.Schema, Name: f.table.Name})
 		judge(f, indexes)
 		out = append(out, f.table)
 	}

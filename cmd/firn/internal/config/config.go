@@ -74,6 +74,10 @@ type Table struct {
 	// FormatVersion is the Iceberg format version that the table is created
 	// with.
 	FormatVersion FormatVersion `yaml:"format_version"`
+	// Mode append mirrors only inserts and truncates: for a table whose rows
+	// are never changed, or without a replica identity. What is updated or
+	// deleted stays in the lake as it was inserted.
+	Mode Mode `yaml:"mode"`
 	// AllowWrites lets clients of the catalog change the table's rows. What
 	// they change is then no longer what Postgres has.
 	AllowWrites bool `yaml:"allow_writes"`
@@ -304,7 +308,7 @@ func (c *Config) Settings(schema, table string) Table {
 		if !glob(s.Pattern, schema+"."+table) {
 			continue
 		}
-		out.AllowWrites = s.AllowWrites
+		out.AllowWrites, out.Mode = s.AllowWrites, s.Mode
 		if s.FormatVersion != 0 {
 			out.FormatVersion = s.FormatVersion
 		}

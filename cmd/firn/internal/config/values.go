@@ -53,6 +53,26 @@ func (s *Size) UnmarshalText(b []byte) error {
 	return nil
 }
 
+// Mode is how a table is mirrored: "" row by row, or Append.
+type Mode string
+
+// Append is the mode of a table of which only inserts and truncates are
+// mirrored.
+const Append Mode = "append"
+
+// UnmarshalText accepts append and mirror, the default.
+func (m *Mode) UnmarshalText(b []byte) error {
+	switch string(b) {
+	case "append":
+		*m = Append
+	case "mirror":
+		*m = ""
+	default:
+		return fmt.Errorf("want append or mirror, not %q", b)
+	}
+	return nil
+}
+
 // FormatVersion is an Iceberg format version.
 type FormatVersion int
 

@@ -12,6 +12,7 @@ import (
 	"firn/catalog"
 	"firn/lake"
 	"firn/lake/object"
+	"firn/wal"
 	"firn/wal/slot"
 )
 
@@ -30,6 +31,7 @@ type Options struct {
 	Poll          time.Duration
 	SpillBytes    int64
 	FormatVersion func(lake.Ident) int
+	Append        func(wal.TableName) bool // tables of which only inserts and truncates are mirrored
 
 	Logger *slog.Logger
 	Fail   func(point string)
@@ -69,7 +71,7 @@ func Open(ctx context.Context, o Options) (*Engine, error) {
 
 // Connect is Open on a store and log that are open already.
 func Connect(ctx context.Context, o Options, store object.Store, log *catalog.Log) (_ *Engine, err error) {
-	src, err := slot.Open(ctx, slot.Options{URL: o.Postgres, Slot: o.Slot, Publication: o.Publication, Logger: o.Logger})
+	src, err := slot.Open(ctx, slot.Options{URL: o.Postgres, Slot: o.Slot, Publication: o.Publication, Append: o.Append, Logger: o.Logger})
 	if err != nil {
 		return nil, fmt.Errorf("connect to Postgres: %w", err)
 	}

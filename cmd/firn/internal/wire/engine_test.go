@@ -19,6 +19,7 @@ import (
 	"firn/lake"
 	"firn/lake/column"
 	"firn/lake/laketest"
+	"firn/wal"
 	"firn/wal/localpg"
 )
 
@@ -354,4 +355,40 @@ func state(e *wire.Engine, table string) lake.TableStatus {
 		}
 	}
 	return lake.TableStatus{}
+}
+
+// TestMirrorAppend mirrors a table without a key by its inserts and truncates:
+// its owner's UPDATE and DELETE go on working, and are not mirrored.
+func TestMirrorAppend(t *testing.T) {
+	r := newRig(t)
+	r.o.Append = func(n wal.TableName) bool { return strings.HasPrefix(n.Name, "log") }
+	r.exec("create table keyed (id int primary key); create table log (at int, what text); insert into log values (1, 'old'), (1, 'old')")
+	e, stop := r.run()
+	r.same(e, "public.log", "public.keyed")
+	r.exec("insert into log select i, 'new' from generate_series(1, 100) i; insert into keyed values (1)")
+	r.same(e, "public.log", "public.keyed")
+	r.exec("update log set what = 'changed' where at = 5; delete from log where at = 6; insert into log values (7, 'last')")
+	r.caughtUp(e)
+	require.Len(t, r.lake(e, "public.log"), 103)
+	r.exec("truncate log; insert into log values (8, 'anew')")
+	r.same(e, "public.log")
+	require.NoError(t, stop())
+	r.exec("insert into log values (9, 'meanwhile')")
+	e, stop = r.run()
+	r.same(e, "public.log")
+	require.NoError(t, stop())
+}
+
+func TestMirrorAppendComesLater(t *testing.T) {
+	r := newRig(t)
+	r.o.Append = func(n wal.TableName) bool { return n.Name == "log" }
+	r.exec("create table keyed (id int primary key)")
+	e, stop := r.run()
+	r.same(e, "public.keyed")
+	r.exec("create table log (at int); insert into log values (1)")
+	r.settled(e)
+	r.exec("insert into log values (2); update log set at = at")
+	r.caughtUp(e)
+	require.Equal(t, []string{"1", "2"}, r.lake(e, "public.log"))
+	require.NoError(t, stop())
 }

@@ -51,11 +51,15 @@ func (s *Source) Tables(ctx context.Context) ([]wal.Table, error) {
 	return s.Source.Tables(ctx, s.Patterns)
 }
 
-// Publish makes the publication list exactly these tables.
-func (s *Source) Publish(ctx context.Context, tables []wal.TableName) error {
+// Publish makes the two publications list exactly these tables.
+func (s *Source) Publish(ctx context.Context, tables, appended []wal.TableName) error {
 	added, removed, err := s.SyncPublication(ctx, tables)
-	if err == nil && len(added)+len(removed) > 0 {
-		s.Logger.Info("publication adjusted", "added", len(added), "removed", len(removed))
+	if err != nil {
+		return err
+	}
+	more, fewer, err := s.SyncAppendPublication(ctx, appended)
+	if n, m := len(added)+len(more), len(removed)+len(fewer); err == nil && n+m > 0 {
+		s.Logger.Info("publication adjusted", "added", n, "removed", m)
 	}
 	return err
 }
