@@ -173,7 +173,11 @@ func (d *demonstration) run(ctx context.Context) error {
 		})
 	d.screen.clear()
 	if ctx.Err() != nil {
-		d.screen.say(fmt.Sprintf("firn: stopped; `firn demo` goes on from here, and rm -r %s removes it", d.place.Dir))
+		folders := d.place.Dir
+		if !strings.HasPrefix(d.place.Postgres, d.place.Dir) {
+			folders += " " + d.place.Postgres
+		}
+		d.screen.say(fmt.Sprintf("firn: stopped; `firn demo` goes on from here, and rm -r %s removes it", folders))
 		return err
 	}
 	return errors.Join(d.failed, err)
