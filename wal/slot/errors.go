@@ -15,14 +15,14 @@ import (
 var (
 	// ErrUnreachable: no server answers at the address, TLS could not be agreed
 	// on, or the connection broke. Trying again may help.
-	ErrUnreachable = errors.New("Postgres cannot be reached")
+	ErrUnreachable = errors.New("the server cannot be reached")
 	// ErrAuth: the server refuses user or password, or pg_hba.conf has no line.
-	ErrAuth = errors.New("Postgres refuses the login")
+	ErrAuth = errors.New("the server refuses the login")
 	// ErrNoDatabase: the server has no such database.
 	ErrNoDatabase = errors.New("the database does not exist")
 	// ErrNotReady: the server is starting or stopping, or has no connection
 	// left. Trying again helps.
-	ErrNotReady = errors.New("Postgres takes no connection now")
+	ErrNotReady = errors.New("the server takes no connection now")
 	// ErrPrivilege: the user lacks a right.
 	ErrPrivilege = errors.New("a right is missing")
 	// ErrSlotInUse: another client streams from the slot.
@@ -52,7 +52,7 @@ var (
 	ErrTableChanged = errors.New("the table has changed")
 	// ErrShutdown: Postgres is shutting down; the stream was dropped so that it
 	// can. The slot keeps what was not acknowledged.
-	ErrShutdown = errors.New("Postgres is shutting down")
+	ErrShutdown = errors.New("the server is shutting down")
 )
 
 // classify puts one of the errors above before err where its SQLSTATE or kind

@@ -188,13 +188,13 @@ func TestRule25Crash(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 		}
 	}
-	e, stop := r.run()
+	_, stop := r.run()
 	for i := range 10 {
 		r.exec(fmt.Sprintf("insert into done values (%d); update slow set v = 'n%d' where id %% 100 = %d", i, i, i))
 	}
 	stop() // mid-load or just after, nothing waits for it
 	r.exec("insert into done values (100); update slow set v = 'later' where id < 50")
-	e, stop = r.run()
+	e, stop := r.run()
 	r.same(e, "public.done", "public.slow")
 	require.NoError(t, stop())
 }
