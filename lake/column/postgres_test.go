@@ -28,7 +28,7 @@ func connect(t *testing.T) *pgconn.PgConn {
 	if testing.Short() {
 		t.Skip("starts a Postgres")
 	}
-	bin, err := localpg.Find(t.Context(), "", os.Getenv("FIRN_TEST_POSTGRES_VERSION"))
+	bin, err := localpg.Find(t.Context(), "", os.Getenv("FIRN_TEST_PG"))
 	if err != nil && os.Getenv("CI") == "" {
 		t.Skipf("no Postgres: %v", err)
 	}

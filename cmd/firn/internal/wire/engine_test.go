@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
 	"sort"
 	"strings"
@@ -33,7 +34,7 @@ type rig struct {
 }
 
 func newRig(t testing.TB) *rig {
-	pg := laketest.Postgres(t, "")
+	pg := laketest.Postgres(t, os.Getenv("FIRN_TEST_PG"))
 	const name = "shop"
 	admin, err := pgx.Connect(t.Context(), pg.URL("postgres"))
 	require.NoError(t, err)
