@@ -80,7 +80,8 @@ func (a *app) verify(ctx context.Context, c *config.Config, firn *running, table
 	if err != nil {
 		return nil, err
 	}
-	src, err := slot.Open(ctx, slot.Options{URL: c.Postgres, Slot: name, Publication: publication, Logger: logger, ApplicationName: "firn verify"})
+	src, err := slot.Open(ctx, slot.Options{URL: c.Postgres, Slot: name, Publication: publication, Logger: logger, ApplicationName: "firn verify",
+		Append: func(t wal.TableName) bool { return c.Settings(t.Schema, t.Name).Mode == config.Append }})
 	if err != nil {
 		return nil, fmt.Errorf("connect to Postgres: %w", err)
 	}

@@ -18,11 +18,11 @@ import (
 // somebody else has changed the lake's rows.
 func TestVerify(t *testing.T) {
 	pg := laketest.Postgres(t, "")
-	url := shop(t, pg, "shop", `create table orders (id int primary key, v text, at date); create table nokey (id int); create table parts (id int primary key);
+	url := shop(t, pg, "shop", `create table orders (id int primary key, v text, at date); create table nokey (id int); create table parts (id int primary key); create table journal (line text);
 		insert into orders select i, 'v'||i, '2026-11-23' from generate_series(1,5000) i; insert into parts values (1)`)
 	dir := t.TempDir()
 	settings := filepath.Join(dir, "firn.yaml")
-	require.NoError(t, os.WriteFile(settings, []byte("table_settings:\n  public.orders:\n    allow_writes: true\n"), 0o600))
+	require.NoError(t, os.WriteFile(settings, []byte("table_settings:\n  public.orders:\n    allow_writes: true\n  public.journal:\n    mode: append\n"), 0o600))
 	env := []string{"FIRN_POSTGRES=" + url, "FIRN_WAREHOUSE=" + filepath.Join(dir, "lake"), "FIRN_STATE=" + filepath.Join(dir, "state"), "FIRN_CONFIG=" + settings, "FIRN_FRESHNESS=1h"}
 	verify := func(want int, args ...string) (string, string) {
 		t.Helper()
@@ -39,7 +39,10 @@ func TestVerify(t *testing.T) {
 	out, _ := verify(exitOK, "--url", p.url)
 	require.Regexp(t, `public\.orders +equal +4,900 +4,900 +[0-9a-f]{32}`, out)
 	require.Regexp(t, `public\.nokey +unchecked +skipped: `, out)
-	require.Contains(t, out, "2 equal, 0 different, 1 not compared")
+	require.Contains(t, out, "3 equal, 0 different, 1 not compared")
+	do(t, url, "insert into journal values ('kept'); delete from journal")
+	out, _ = verify(exitOK, "--url", p.url)
+	require.Regexp(t, `public\.journal +unchecked +0 +1 .* append: only inserts are mirrored`, out)
 	out, _ = verify(exitOK, "--url", p.url, "--json", "orders")
 	var report audit.Report
 	require.NoError(t, json.Unmarshal([]byte(out), &report))
@@ -71,10 +74,10 @@ orders.append(pa.Table.from_pylist(rows, schema=orders.schema().as_arrow()))`, p
 		}
 		out, said = verify(exitDiffers, "--url", p.url)
 		require.Contains(t, out, "public.orders differs:\n  1 only in Postgres:\n    id=17\n  1 only in the lake:\n    id=7000\n  1 different:\n    id=30\n")
-		require.Contains(t, out, "1 equal, 1 different, 1 not compared")
+		require.Contains(t, out, "1 equal, 1 different, 2 not compared")
 		require.Contains(t, said, "begin a new lake")
 	}
-	do(t, url, "insert into parts values (2)")
+	do(t, url, "insert into journal values ('new')")
 	_, said = verify(exitFailure)
 	require.Contains(t, said, "Start firn and verify beside it")
 }

@@ -74,18 +74,9 @@ func (s *Source) StartStream(ctx context.Context, start wal.LSN, o StreamOptions
 }
 
 func (s *Source) startStream(ctx context.Context, start wal.LSN, o StreamOptions) (*Stream, error) {
-	var names []string
-	for _, name := range []string{s.o.Publication, s.o.Publication + appendSuffix} {
-		p, err := s.publication(ctx, name)
-		if err != nil {
-			return nil, err
-		}
-		if p != nil {
-			names = append(names, ident(name))
-		} else if name == s.o.Publication {
-			// Postgres 18 would only warn, and send nothing.
-			return nil, fmt.Errorf("%w: %s", ErrPublicationMissing, name)
-		}
+	names, err := s.streamed(ctx)
+	if err != nil {
+		return nil, err
 	}
 	var timeout string
 	if err := s.one(ctx, `SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout'`, nil, &timeout); err != nil {
@@ -119,6 +110,25 @@ func (s *Source) startStream(ctx context.Context, start wal.LSN, o StreamOptions
 			return nil, err
 		}
 	}
+}
+
+// streamed names the publications that a stream takes, quoted: ours, and that
+// for inserts alone if it exists.
+func (s *Source) streamed(ctx context.Context) ([]string, error) {
+	var names []string
+	for _, name := range []string{s.o.Publication, s.o.Publication + appendSuffix} {
+		p, err := s.publication(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		if p != nil {
+			names = append(names, ident(name))
+		} else if name == s.o.Publication {
+			// Postgres 18 would only warn, and send nothing.
+			return nil, fmt.Errorf("%w: %s", ErrPublicationMissing, name)
+		}
+	}
+	return names, nil
 }
 
 func newStream(s *Source, w *wire, start wal.LSN, timeout time.Duration) *Stream {

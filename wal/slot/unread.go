@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -18,13 +19,17 @@ const unreadFirst = 1000
 // transactions whose commit record starts at from or later, but before upto. It
 // takes nothing out of the slot, which must not be in use (ErrSlotInUse).
 func (s *Source) Unread(ctx context.Context, from, upto wal.LSN) (bool, error) {
+	names, err := s.streamed(ctx)
+	if err != nil {
+		return false, fmt.Errorf("look into slot %s: %w", s.o.Slot, err)
+	}
 	for limit := unreadFirst; ; limit *= 16 {
 		var seen int
 		var found bool
 		err := s.query(ctx, func(ctx context.Context, c *pgx.Conn) error {
 			seen, found = 0, false
 			rows, err := c.Query(ctx, `SELECT data FROM pg_logical_slot_peek_binary_changes($1, $2::text::pg_lsn, $3, 'proto_version', '1', 'publication_names', $4)`,
-				s.o.Slot, upto.String(), limit, pgx.Identifier{s.o.Publication}.Sanitize())
+				s.o.Slot, upto.String(), limit, strings.Join(names, ","))
 			if err != nil {
 				return err
 			}
