@@ -134,7 +134,7 @@ func TestMirrorRefusesRowChanges(t *testing.T) {
 	for op, summary := range cases {
 		id++
 		text := m.refused(m.try(id, 2, "main", trim(op), summary...))
-		require.Contains(t, text, "tables:\n  a.t:\n    allow_writes: true", "names the setting")
+		require.Contains(t, text, "table_settings:\n  a.t:\n    allow_writes: true", "names the setting")
 	}
 	require.Equal(t, before, m.log.Head().Number, "no entry was written")
 

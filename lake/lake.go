@@ -44,6 +44,10 @@ type Options struct {
 	// LoadWorkers is the number of COPYs at the same time.
 	LoadWorkers int // 2
 
+	// Claimed, if not nil, is called beside the stream once the lake is ours:
+	// only the running owner may delete. Its error is logged.
+	Claimed func(ctx context.Context) error
+
 	Logger *slog.Logger
 	// Fail is called at named points, for tests that kill the process there.
 	Fail func(point string)
@@ -143,10 +147,12 @@ func (l *Lake) Run(ctx context.Context) error {
 			return nil
 		case errors.As(err, &wrong):
 			l.o.Logger.Warn("the row index contradicts the stream: rebuilding it", "table", wrong.Table.String(), "err", err)
+			l.counters.Restarts.Add(1)
 		case errors.Is(err, ErrFenced):
 			return &Refusal{Code: CodeFenced, Text: "Another firn has taken over this lake", Fix: "Stop one of the two; only one may mirror into a warehouse."}
 		case errors.Is(err, ErrMoved), errors.Is(err, errRestart):
 			l.o.Logger.Info("starting again from the head", "cause", err)
+			l.counters.Restarts.Add(1)
 		default:
 			return err
 		}

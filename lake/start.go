@@ -142,6 +142,14 @@ func (s *session) begin(ctx context.Context) error {
 	if err := s.o.Head.Claim(ctx); err != nil {
 		return fmt.Errorf("claim the lake: %w", err)
 	}
+	if s.o.Claimed != nil {
+		s.group.Go(func() error {
+			if err := s.o.Claimed(s.ctx); err != nil && s.ctx.Err() == nil {
+				s.log.Warn("clear up after earlier runs", "err", err)
+			}
+			return nil
+		})
+	}
 	if s.head, err = s.o.Head.Read(ctx); err != nil {
 		return fmt.Errorf("read the lake's head: %w", err)
 	}

@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,7 +19,6 @@ import (
 	"firn/cmd/firn/internal/listen"
 	"firn/cmd/firn/internal/wire"
 	"firn/lake"
-	"firn/lake/object"
 	"firn/wal"
 	"firn/wal/slot"
 )
@@ -247,13 +244,7 @@ func (m *mirror) passes(ctx context.Context, err error) bool {
 		st, err := m.engine.Source.Source.Slot(ctx)
 		return err == nil && st != nil && st.Active
 	}
-	for _, kind := range []error{slot.ErrUnreachable, slot.ErrNotReady, slot.ErrShutdown, object.ErrUnreachable, io.EOF, io.ErrUnexpectedEOF} {
-		if errors.Is(err, kind) {
-			return true
-		}
-	}
-	var network net.Error
-	return errors.As(err, &network)
+	return wire.Outage(err)
 }
 
 // status is the lake's, and what is known around it.
@@ -299,7 +290,7 @@ func (e asked) Hold(ctx context.Context) error                         { return 
 func (e asked) Cut(ctx context.Context, lsn wal.LSN) (wal.LSN, uint64, error) {
 	return e.Lake.Cut(ctx, lsn)
 }
-func (e asked) InsertLSN(ctx context.Context) (wal.LSN, error) { return e.Source.InsertLSN(ctx) }
+func (e asked) CommittedLSN(ctx context.Context) (wal.LSN, error) { return e.Source.CommittedLSN(ctx) }
 
 // lockState makes the state folder ours: two processes in it would take each
 // other's index and spools away.

@@ -89,7 +89,7 @@ func (l *Listener) wait(w http.ResponseWriter, r *http.Request) {
 			reply(w, http.StatusBadRequest, Failure{err.Error()})
 			return
 		}
-	} else if at, err = l.o.Mirror.InsertLSN(ctx); err != nil {
+	} else if at, err = l.o.Mirror.CommittedLSN(ctx); err != nil {
 		reply(w, http.StatusBadGateway, Failure{fmt.Sprintf("ask Postgres where its WAL ends: %v", err)})
 		return
 	}

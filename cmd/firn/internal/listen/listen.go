@@ -29,8 +29,8 @@ type Mirror interface {
 	Hold(ctx context.Context) error
 	// Cut makes an epoch of exactly the commits whose record starts before lsn.
 	Cut(ctx context.Context, lsn wal.LSN) (wal.LSN, uint64, error)
-	// InsertLSN is the source's end, as `wait` without an LSN wants it.
-	InsertLSN(ctx context.Context) (wal.LSN, error)
+	// CommittedLSN lies behind every commit so far: what `wait` waits for.
+	CommittedLSN(ctx context.Context) (wal.LSN, error)
 }
 
 // Status is what /status says.

@@ -43,7 +43,7 @@ func (s *still) Cut(_ context.Context, lsn wal.LSN) (wal.LSN, uint64, error) {
 	}
 	return lsn, 7, nil
 }
-func (s *still) InsertLSN(context.Context) (wal.LSN, error) { return s.at, nil }
+func (s *still) CommittedLSN(context.Context) (wal.LSN, error) { return s.at, nil }
 
 func status() Status {
 	return Status{

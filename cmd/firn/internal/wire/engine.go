@@ -30,12 +30,17 @@ type Options struct {
 	Freshness     time.Duration
 	Poll          time.Duration
 	SpillBytes    int64
+	AdvanceBytes  wal.LSN // this and the next: see lake.Options
+	AdvanceAfter  time.Duration
 	FormatVersion func(lake.Ident) int
 	Append        func(wal.TableName) bool // tables of which only inserts and truncates are mirrored
 
 	Logger *slog.Logger
 	Fail   func(point string)
 }
+
+// leftoverAge is how old a half-written object must be to be nobody's any more.
+const leftoverAge = 24 * time.Hour
 
 // Engine is a mirror put together: source, store, log and lake.
 type Engine struct {
@@ -98,7 +103,15 @@ func Connect(ctx context.Context, o Options, store object.Store, log *catalog.Lo
 		Head:     &Head{Log: log, Warehouse: o.Name, Slot: o.Slot, Publication: o.Publication},
 		Tables:   NewTables(store, temp, o.Logger, o.FormatVersion),
 		StateDir: o.StateDir, Freshness: o.Freshness, Poll: o.Poll, SpillBytes: o.SpillBytes,
+		AdvanceBytes: o.AdvanceBytes, AdvanceAfter: o.AdvanceAfter,
 		Logger: o.Logger, Fail: o.Fail,
+		Claimed: func(ctx context.Context) error {
+			n, err := object.RemoveLeftovers(ctx, store, leftoverAge)
+			if n > 0 {
+				o.Logger.Info("removed what killed writers left half-written", "objects", n)
+			}
+			return err
+		},
 	})
 	return e, nil
 }
