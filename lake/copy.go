@@ -1,0 +1,185 @@
+package lake
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"firn/lake/index"
+	"firn/wal"
+)
+
+// copyTable copies the table's parts side by side into files of the new
+// layout, and their keys into the index.
+func (s *session) copyTable(ctx context.Context, snap Snapshot, t *wal.Table, table *Table, p *progress, base uint64) ([]*NewFile, error) {
+	if table.index != nil {
+		if err := table.index.Reset(); err != nil {
+			return nil, err
+		}
+	}
+	text := make([]bool, len(t.Columns))
+	for i, c := range t.Columns {
+		if col := table.layout.attr(c.AttNum); col != nil {
+			text[i] = !col.codec.Binary()
+		}
+	}
+	var mu sync.Mutex // of the index, table.files and added
+	var added []*dataFile
+	copyAll := func(put func(index.Key, index.Loc) error) error {
+		g, gctx := errgroup.WithContext(ctx)
+		g.SetLimit(s.o.LoadWorkers)
+		for _, part := range snap.Parts(t) {
+			g.Go(func() error {
+				c := &copier{session: s, table: table, progress: p, mu: &mu, added: &added, put: put, key: newRowKey(table.layout)}
+				return c.run(gctx, snap, t, part, text)
+			})
+		}
+		return g.Wait()
+	}
+	var err error
+	if table.index != nil {
+		err = table.index.Load(copyAll)
+	} else {
+		err = copyAll(func(index.Key, index.Loc) error { return nil })
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.o.Fail("in-load")
+	var files []*NewFile
+	for _, f := range added {
+		n, err := f.enc.wait(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if n != nil {
+			files = append(files, n)
+			table.live += n.Rows
+		}
+		f.enc = nil
+	}
+	if table.index != nil {
+		if err := table.index.CommitLoad(base, 0, table.fileNames()); err != nil {
+			return nil, err
+		}
+	}
+	return files, nil
+}
+
+// copier takes one part's rows.
+type copier struct {
+	session  *session
+	table    *Table
+	progress *progress
+	key      *rowKey
+	put      func(index.Key, index.Loc) error // under mu
+
+	mu    *sync.Mutex
+	added *[]*dataFile
+
+	rows *rowBuilder
+	open batch
+	keys []index.Key
+	file *dataFile
+}
+
+func (c *copier) run(ctx context.Context, snap Snapshot, t *wal.Table, part Part, text []bool) error {
+	var err error
+	if c.rows, err = newRowBuilder(c.session.room.mem, c.table.layout); err != nil {
+		return err
+	}
+	defer c.rows.arrow.Release()
+	defer func() {
+		if c.file != nil {
+			c.file.enc.finish()
+		}
+	}()
+	if err := snap.Copy(ctx, t, part, text, func(row [][]byte) error { return c.take(ctx, row) }); err != nil {
+		return err
+	}
+	return c.flush(ctx)
+}
+
+func (c *copier) take(ctx context.Context, row [][]byte) error {
+	cols := c.table.layout.Columns
+	if len(row) != len(cols) {
+		return fmt.Errorf("COPY gave %d columns, the table has %d", len(row), len(cols))
+	}
+	size := 0
+	for i, v := range row {
+		if v == nil {
+			c.rows.cells[i].Null()
+		} else if err := c.rows.cells[i].Binary(v); err != nil {
+			return &RowError{Table: c.table.Ident, Op: "COPY", Key: c.show(row), Err: fmt.Errorf("column %s: %w", cols[i].Name, err)}
+		}
+		size += len(v) + 8
+	}
+	if c.key != nil {
+		c.key.begin()
+		for i, k := range c.key.cols {
+			if err := c.key.binary(i, row[k]); err != nil {
+				return &RowError{Table: c.table.Ident, Op: "COPY", Key: c.show(row), Err: err}
+			}
+		}
+		c.keys = append(c.keys, c.key.sum())
+	}
+	c.open.rows++
+	c.open.bytes += size
+	if c.open.rows >= batchRowsMax || c.open.bytes >= batchBytesMax {
+		return c.flush(ctx)
+	}
+	return nil
+}
+
+// show prints the key of a COPY row: those parts that come as text.
+func (c *copier) show(row [][]byte) string {
+	s := ""
+	for _, k := range c.table.layout.key {
+		s += fmt.Sprintf("%s=%q ", c.table.layout.Columns[k].Name, row[k])
+	}
+	return s
+}
+
+// flush hands the rows to the file's encoder and their keys to the index.
+func (c *copier) flush(ctx context.Context) error {
+	if c.open.rows == 0 {
+		return nil
+	}
+	if c.file != nil && c.file.enc.out.Bytes() >= fileBytesMax {
+		c.file.enc.finish()
+		c.file = nil
+	}
+	if c.file == nil {
+		enc, err := newEncoder(c.table.store, c.table.layout, c.session.room)
+		if err != nil {
+			return err
+		}
+		c.mu.Lock()
+		c.file = &dataFile{no: c.table.nextFile(), path: enc.out.Path(), enc: enc}
+		c.table.files[c.file.no] = c.file
+		*c.added = append(*c.added, c.file)
+		c.mu.Unlock()
+		c.table.spawn(enc.run)
+	}
+	b := c.open
+	start := c.file.rows
+	c.file.rows += b.flushed(c.file, start)
+	if len(c.keys) > 0 {
+		c.mu.Lock()
+		for i, k := range c.keys {
+			if err := c.put(k, index.Loc{File: c.file.no, Pos: start + uint32(i)}); err != nil {
+				c.mu.Unlock()
+				return fmt.Errorf("index row %d: %w", i, err)
+			}
+		}
+		c.mu.Unlock()
+	}
+	c.progress.rows.Add(int64(b.rows))
+	c.progress.bytes.Add(int64(b.bytes))
+	c.session.counters.RowsLoaded.Add(int64(b.rows))
+	c.session.counters.BytesLoaded.Add(int64(b.bytes))
+	c.open, c.keys = batch{}, c.keys[:0]
+	return c.file.enc.send(ctx, c.rows.take(), &b)
+}
