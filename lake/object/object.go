@@ -24,6 +24,7 @@ var (
 	ErrNoBucket      = errors.New("the bucket does not exist")
 	ErrNoCredentials = errors.New("no S3 credentials found")
 	ErrUnreachable   = errors.New("the object store cannot be reached")
+	ErrUnavailable   = errors.New("the object store cannot answer now") // 429, 5xx
 	ErrUnconditional = errors.New("the store has no conditional writes")
 )
 

@@ -137,6 +137,9 @@ func (s *S3) fail(verb, key string, err error) error {
 	case "NotImplemented":
 		kind = ErrUnconditional
 	}
+	if kind == nil && (r.StatusCode >= http.StatusInternalServerError || r.StatusCode == http.StatusTooManyRequests) {
+		kind = ErrUnavailable
+	}
 	var unreached *url.Error
 	if kind == nil && errors.As(err, &unreached) {
 		var op *net.OpError
