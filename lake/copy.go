@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/apache/arrow-go/v18/arrow/array"
 	"golang.org/x/sync/errgroup"
 
+	"firn/lake/column"
 	"firn/lake/index"
 	"firn/wal"
 )
@@ -133,11 +135,14 @@ func (c *copier) take(ctx context.Context, row [][]byte) error {
 	return nil
 }
 
-// show prints the key of a COPY row: those parts that come as text.
+// show prints the key of a COPY row.
 func (c *copier) show(row [][]byte) string {
 	s := ""
-	for _, k := range c.table.layout.key {
-		s += fmt.Sprintf("%s=%q ", c.table.layout.Columns[k].Name, row[k])
+	for i, k := range c.table.layout.key {
+		if i > 0 {
+			s += ", "
+		}
+		s += c.table.layout.Columns[k].Name + "=" + c.value(k, row[k])
 	}
 	return s
 }
@@ -182,4 +187,16 @@ func (c *copier) flush(ctx context.Context) error {
 	c.session.counters.BytesLoaded.Add(int64(b.bytes))
 	c.open, c.keys = batch{}, c.keys[:0]
 	return c.file.enc.send(ctx, c.rows.take(), &b)
+}
+
+// value prints one value of a COPY row as Postgres would.
+func (c *copier) value(col int, data []byte) string {
+	b := array.NewBuilder(c.session.room.mem, c.rows.arrow.Field(col).Type())
+	defer b.Release()
+	if data == nil || c.table.layout.Columns[col].codec.Bind(b).Binary(data) != nil {
+		return fmt.Sprintf("%q", data)
+	}
+	arr := b.NewArray()
+	defer arr.Release()
+	return column.Render(arr, 0)
 }

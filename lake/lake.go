@@ -181,8 +181,8 @@ const (
 // holdMax is how long the stream waits for the cut that it was held for.
 const holdMax = 20 * time.Second
 
-// errLate answers a cut whose moment has passed.
-var errLate = errors.New("the lake is past that LSN already")
+// ErrLate answers a Cut whose moment has passed.
+var ErrLate = errors.New("the lake is past that LSN already")
 
 type reply struct {
 	lsn   wal.LSN

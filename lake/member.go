@@ -42,7 +42,7 @@ type member struct {
 
 	truncated bool // a T explains that the file nodes changed
 	suspectAt wal.LSN
-	swappedAt wal.LSN // WAL end when a look saw other attributes under the same names
+	shapeAt   wal.LSN // WAL end when a look saw other columns than we have
 	dropped   bool
 	progress  *progress // of the load under way, or the last
 	retryAt   time.Time // when a failed load may be tried again

@@ -15,9 +15,10 @@ func (s *session) snapshotStatus(running bool) *Status {
 		st.ServerLSN = max(s.stream.Server(), st.ReceivedLSN)
 	}
 	clean := s.dirtyAt.IsZero() && s.committing == nil && !s.txn.open
-	if clean {
-		st.DurableLSN = max(st.DurableLSN, st.ReceivedLSN)
+	if clean { // what has been received and held nothing for us is as good as durable
+		s.safe = max(s.safe, st.ReceivedLSN)
 	}
+	st.DurableLSN = max(st.DurableLSN, s.safe)
 	if st.ServerLSN > st.DurableLSN {
 		st.LagBytes = int64(st.ServerLSN - st.DurableLSN)
 	}
@@ -58,7 +59,7 @@ func (s *session) accept(r request) {
 	case requestCut:
 		s.held = time.Time{}
 		if r.lsn < max(s.position, s.durable) {
-			r.reply <- reply{err: errLate}
+			r.reply <- reply{err: ErrLate}
 			return
 		}
 		s.cuts = append(s.cuts, r)

@@ -58,6 +58,7 @@ type session struct {
 	waits     []request // durability asked for
 	epochNo   uint64    // of the newest sealed epoch
 	sealedLSN wal.LSN
+	safe      wal.LSN   // durable, or known to hold nothing for us; never goes back
 	held      time.Time // until when nothing is read, for an exact cut to come
 
 	// The committing epoch.

@@ -3,6 +3,7 @@ package lake
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"firn/wal"
 )
@@ -131,30 +132,84 @@ func (s *session) look(m *member, t *wal.Table, end wal.LSN) bool {
 	if m.table == nil || m.state != Streaming {
 		return false
 	}
-	return s.lookAtFiles(m, t, end) || s.lookAtColumns(m, t, end)
+	if s.lookAtFiles(m, t, end) {
+		return true
+	}
+	s.lookAtColumns(m, t, end)
+	return false
 }
 
-// lookAtColumns notices a column that was dropped and added again under its
-// name and type: the stream describes both alike. Once all has been read that
-// the look saw, the layout has to have the catalog's attribute numbers.
-func (s *session) lookAtColumns(m *member, t *wal.Table, end wal.LSN) bool {
-	if m.table == nil {
-		return false
+// lookAtColumns follows a change of the columns that no row change has come
+// after: the stream describes a table only before its next row. Once all has
+// been read that the look saw, the catalog's description is as good as the
+// stream's.
+func (s *session) lookAtColumns(m *member, t *wal.Table, end wal.LSN) {
+	if m.table == nil || m.table.layout.describes(t) {
+		m.shapeAt = 0
+		return
 	}
-	other := slices.ContainsFunc(t.Columns, func(c wal.TableColumn) bool {
-		was := m.table.layout.named(c.Name)
+	if m.shapeAt == 0 {
+		m.shapeAt = end
+	}
+	if s.txn.open || !s.reached(m.shapeAt) {
+		return
+	}
+	m.shapeAt = 0
+	if t.Partitioned && m.table.layout.swapped(t) {
+		// The repeated descriptions of a partitioned table are not looked
+		// into, so rows may have gone to the old column.
+		s.resync(m, "a column was dropped and another of its name added")
+		return
+	}
+	m.described(relationOf(t))
+	if err := s.bind(s.ctx, m); err != nil {
+		s.fail(err)
+	}
+	if s.dirtyAt.IsZero() {
+		s.dirtyAt = time.Now()
+	}
+}
+
+// describes says whether the layout has just the catalog's columns.
+func (l *Layout) describes(t *wal.Table) bool {
+	i := 0
+	for _, c := range t.Columns {
+		if !streamed(c) {
+			continue
+		}
+		if i == len(l.Columns) {
+			return false
+		}
+		if k := l.Columns[i]; k.AttNum != c.AttNum || k.Name != c.Name || k.Type.OID != c.Type.OID || k.Type.Mod != c.Type.Mod {
+			return false
+		}
+		i++
+	}
+	return i == len(l.Columns)
+}
+
+// swapped says whether a name stands for another attribute than it did.
+func (l *Layout) swapped(t *wal.Table) bool {
+	return slices.ContainsFunc(t.Columns, func(c wal.TableColumn) bool {
+		was := l.named(c.Name)
 		return streamed(c) && was != nil && was.AttNum != c.AttNum
 	})
-	switch {
-	case !other:
-		m.swappedAt = 0
-	case m.swappedAt == 0:
-		m.swappedAt = end
-	case max(s.position, s.idle) >= m.swappedAt:
-		m.swappedAt = 0
-		s.resync(m, "a column was dropped and another of its name and type added")
+}
+
+// relationOf is the Relation message that the stream would send of t now.
+func relationOf(t *wal.Table) *wal.Relation {
+	r := &wal.Relation{ID: t.OID, Namespace: t.Schema, Name: t.Name, ReplicaIdentity: t.ReplicaIdentity}
+	for _, c := range t.Columns {
+		if !streamed(c) {
+			continue
+		}
+		mod := c.Type.Mod
+		if c.Type.Kind == 'd' {
+			mod = -1
+		}
+		r.Columns = append(r.Columns, wal.Column{Name: c.Name, TypeOID: c.Type.OID, TypeMod: mod})
 	}
-	return false
+	return r
 }
 
 // lookAtFiles notices rows that were replaced without the stream's knowledge.

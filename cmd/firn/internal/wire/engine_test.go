@@ -393,3 +393,21 @@ func TestMirrorAppendComesLater(t *testing.T) {
 	require.Equal(t, []string{"1", "2"}, r.lake(e, "public.log"))
 	require.NoError(t, stop())
 }
+
+// TestMirrorColumnsWithoutRows changes columns and then no row: nothing in the
+// stream says so, and the lake follows all the same.
+func TestMirrorColumnsWithoutRows(t *testing.T) {
+	r := newRig(t)
+	r.exec("create table a (id int primary key, v text); insert into a values (1, 'x')")
+	e, stop := r.run()
+	r.same(e, "public.a")
+	loaded := e.Lake.Counters().RowsLoaded.Load()
+	for _, sql := range []string{"alter table a add w int", "alter table a rename v to u", "alter table a drop u", "alter table a add v text"} {
+		r.exec(sql)
+		require.Eventually(t, func() bool { return fmt.Sprint(r.lake(e, "public.a")) == fmt.Sprint(r.postgres("public.a")) }, 20*time.Second, 50*time.Millisecond, sql)
+	}
+	require.Equal(t, loaded, e.Lake.Counters().RowsLoaded.Load(), "nothing had to be loaded anew")
+	r.exec("insert into a values (2, 3, 'y')")
+	r.same(e, "public.a")
+	require.NoError(t, stop())
+}
