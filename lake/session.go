@@ -116,7 +116,9 @@ func (l *Lake) session(ctx context.Context) (err error) {
 		stop()
 		werr := group.Wait()
 		s.close()
-		if err == nil && werr != nil && !errors.Is(werr, context.Canceled) {
+		// Where the owner was stopped in the middle of something by the failure
+		// of another goroutine, that one's error is the cause.
+		if (err == nil || errors.Is(err, context.Canceled)) && werr != nil && !errors.Is(werr, context.Canceled) {
 			err = werr
 		}
 	}()
