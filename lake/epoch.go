@@ -238,6 +238,11 @@ func (s *session) finishCommit(err error) error {
 		if err := t.table.published(t, e.stamp.Epoch); err != nil {
 			return err
 		}
+		if t.fresh != nil {
+			if m := s.members[t.fresh.OID]; m != nil {
+				m.unseen = false
+			}
+		}
 		for _, f := range t.change.Add {
 			s.counters.FilesWritten.Add(1)
 			s.counters.BytesWritten.Add(f.Bytes)

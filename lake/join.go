@@ -41,13 +41,16 @@ func (s *session) replaySome() (more bool, err error) {
 }
 
 // reached says whether the stream has brought every commit whose record starts
-// before lsn. Only then may a table whose load read its rows at lsn join: it
-// would be ahead of the epoch, and take those commits twice after a restart.
+// before lsn, and all that the epoch has. Only then may a table whose load read
+// its rows at lsn join: it would be ahead of the epoch, and take those commits
+// twice after a restart. One that is followed at a distance would be behind it:
+// the stream begins at its position then, not at the lake's.
 func (s *session) reached(lsn wal.LSN) bool {
+	lsn = max(lsn, s.position)
 	if s.txn.open {
 		return s.txn.final >= lsn
 	}
-	return max(s.position, s.idle) >= lsn
+	return max(s.received, s.idle) >= lsn
 }
 
 // replay applies m's parked changes until there are no more for now, or the
@@ -78,7 +81,7 @@ func (s *session) replay(m *member, until time.Time) (more bool, err error) {
 			continue
 		}
 		s.txn.final, s.txn.xid = lsn, xid
-		if err := s.apply(m, &m.decoder, kind, msg); err != nil {
+		if err := s.apply(m, &m.decoder, kind); err != nil {
 			return false, err
 		}
 	}
@@ -91,6 +94,7 @@ func (s *session) join(m *member) {
 	m.joining, m.resync, m.state, m.reason = false, false, Streaming, ""
 	s.position = max(s.position, m.position) // nothing commits in between
 	if m.table.epoch != nil {
+		m.unseen = true
 		m.table.fresh = &TableState{OID: m.oid, State: Streaming}
 		delete(s.states, m.ident)
 	} else {

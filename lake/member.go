@@ -26,7 +26,8 @@ type member struct {
 	store    TableStore // its files, once opened or made in this session
 	layout   *Layout    // its last, while table is nil and store is not
 
-	table *Table // streaming, or joining
+	table  *Table // streaming, or joining
+	unseen bool   // it has joined, and no epoch with it is published yet
 	// changes are the stream's messages for a table that is being loaded or
 	// caught up, in commit order.
 	changes *spool.Spool
@@ -43,6 +44,7 @@ type member struct {
 	truncated bool // a T explains that the file nodes changed
 	suspectAt wal.LSN
 	shapeAt   wal.LSN // WAL end when a look saw other columns than we have
+	missedAt  wal.LSN // WAL end when a look no longer found it
 	dropped   bool
 	progress  *progress // of the load under way, or the last
 	retryAt   time.Time // when a failed load may be tried again
@@ -59,6 +61,9 @@ func (s *session) enroll(found []wal.Table) {
 		delete(known, found[i].OID)
 	}
 	for oid, h := range known {
+		if slices.ContainsFunc(found, func(t wal.Table) bool { return h.Ident == Ident{t.Schema, t.Name} }) {
+			continue // its successor has its place
+		}
 		m := &member{oid: oid, ident: h.Ident, state: Skipped, position: h.LSN, metadata: h.Metadata,
 			reason: "it is not among the tables to mirror any more, or has been dropped in Postgres", dropped: true}
 		s.members[oid] = m
@@ -112,7 +117,7 @@ func (s *session) byIdent(id Ident) *HeadTable {
 }
 
 func (m *member) quarantine(reason string) {
-	m.state, m.reason, m.joining = Quarantined, reason, false
+	m.state, m.reason = Quarantined, reason
 }
 
 // publication is what Publish is asked for.
@@ -226,7 +231,7 @@ func sameShape(t *wal.Table, r *wal.Relation) bool {
 func (s *session) resync(m *member, why string) {
 	s.log.Warn("table has to be loaded anew", "table", m.ident.String(), "cause", why)
 	s.abandon(m)
-	m.state, m.reason, m.resync, m.joining = Behind, why, true, false
+	m.state, m.reason, m.resync = Behind, why, true
 	s.states[m.ident] = TableState{OID: m.oid, LSN: m.position, State: Behind, Reason: why, Resync: true}
 	s.startSpool(m)
 	s.requestLoads()
@@ -244,9 +249,8 @@ func (s *session) quarantine(m *member, reason string) {
 // abandon lets go of a table's open state; its part of a committing epoch, if
 // any, still lands.
 func (s *session) abandon(m *member) {
-	if m.changes != nil {
-		s.dropSpool(m)
-	}
+	s.dropSpool(m)
+	m.joining = false
 	if t := m.table; t != nil {
 		if m.state == Streaming {
 			m.position = s.sealedLSN

@@ -36,6 +36,9 @@ func (s *session) snapshotStatus(running bool) *Status {
 
 func (s *session) tableStatus(m *member) TableStatus {
 	t := TableStatus{Name: m.ident.String(), State: m.state, Reason: m.reason, LSN: m.position}
+	if m.unseen && m.state == Streaming {
+		t.State = Loading // readers don't see it yet
+	}
 	if p := m.progress; p != nil && m.state != Streaming {
 		t.LoadRows, t.LoadTotal, t.LoadBytes = p.rows.Load(), p.total.Load(), p.bytes.Load()
 	}
@@ -58,7 +61,7 @@ func (s *session) accept(r request) {
 		r.reply <- reply{lsn: s.position}
 	case requestCut:
 		s.held = time.Time{}
-		if r.lsn < max(s.position, s.durable) {
+		if r.lsn < max(s.position, s.durable) || s.txn.open && r.lsn <= s.txn.final {
 			r.reply <- reply{err: ErrLate}
 			return
 		}
