@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"firn/wal"
 )
@@ -89,7 +90,9 @@ func (r *reader) fill(ctx context.Context, buf []byte) ([]byte, int, error) {
 		if buf, err = grow(buf, n); err != nil {
 			return buf, whole, err
 		}
+		r.st.waiting.Store(time.Now().UnixNano())
 		got, err := r.st.w.Read(buf[n:])
+		r.st.waiting.Store(0)
 		n += got
 		if got == 0 && err != nil {
 			r.keep(buf[whole:n])

@@ -170,7 +170,10 @@ func TestCopyForms(t *testing.T) {
 	require.ErrorIs(t, err, ErrTableChanged)
 
 	sn.Close()
-	err = s.Copy(t.Context(), sn, x, []CopyColumn{{Name: "id"}}, CTIDRange{}, func([][]byte) error { return nil })
+	require.Eventually(t, func() bool { // its backend takes a moment to end
+		err = s.Copy(t.Context(), sn, x, []CopyColumn{{Name: "id"}}, CTIDRange{}, func([][]byte) error { return nil })
+		return err != nil
+	}, 10*time.Second, 10*time.Millisecond)
 	require.ErrorIs(t, err, ErrSnapshotGone)
 }
 

@@ -117,6 +117,20 @@ func (s *Source) Close() {
 	}
 }
 
+// dropIdle closes the ordinary connections that nobody uses now.
+func (s *Source) dropIdle() {
+	for range poolMax {
+		select {
+		case c := <-s.idle:
+			if c != nil {
+				closeConn(c)
+			}
+			s.idle <- nil
+		default:
+		}
+	}
+}
+
 // Database is the name of the database, as the URL and its defaults give it.
 func (s *Source) Database() string { return s.cfg.Database }
 

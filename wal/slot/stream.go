@@ -23,14 +23,15 @@ type StreamOptions struct {
 
 // Stream is the slot's changes, as pgoutput sends them in its text form.
 //
-// Three goroutines live while Run does. The reader fills batches; when the
+// Four goroutines live while Run does. The reader fills batches; when the
 // consumer holds them all it stops reading, the socket's window closes and
 // Postgres waits: nothing piles up here. The second answers: it alone writes to
 // the connection, so the walsender hears from us although nobody reads, and
 // wal_sender_timeout doesn't strike. The third sits on an ordinary connection
 // only to be told of a shutdown. A walsender doesn't stop before its client has
 // confirmed all WAL, and asks for that as often as it gets an answer; without
-// the watch, `pg_ctl stop -m fast` would hang for as long as we run.
+// the watch, `pg_ctl stop -m fast` would hang for as long as we run. The fourth
+// notices a connection that died in silence.
 //
 // The alternative, a queue in memory between an eager reader and the consumer,
 // would cost more CPU (see lazyConn) and have to be bounded anyway.
@@ -48,6 +49,7 @@ type Stream struct {
 	server   atomic.Uint64
 	asked    atomic.Int64 // replies asked for and not yet given
 	ping     atomic.Bool  // the next status asks for a keepalive
+	waiting  atomic.Int64 // since when the reader waits for a byte, in Unix nanoseconds; 0: it doesn't
 }
 
 const (
@@ -277,6 +279,7 @@ func (st *Stream) Run(ctx context.Context) error {
 	g.Go(func() error { return r.run(gctx) })
 	g.Go(func() error { return st.answer(gctx) })
 	g.Go(func() error { return st.watchShutdown(gctx) })
+	g.Go(func() error { return st.watchSilence(gctx) })
 	err := g.Wait()
 	if ctx.Err() != nil {
 		if err := st.finish(r); err != nil {
@@ -400,6 +403,59 @@ func (st *Stream) watchShutdown(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// quietDefault is how long nothing may come, where wal_sender_timeout doesn't
+// say it, before Postgres is asked whether it still streams to us.
+const quietDefault = time.Minute
+
+// watchSilence finds a connection that is dead without our having been told, as
+// when a firewall forgets it: the walsender gets no answers and gives up, and
+// we would read for ever. Silence itself proves nothing, for an idle server is
+// silent and so is one in the middle of a huge transaction that it need not
+// send; the slot, which names the walsender that holds it, does.
+func (st *Stream) watchSilence(ctx context.Context) error {
+	quiet := st.timeout
+	if quiet == 0 {
+		quiet = quietDefault
+	}
+	pid := int32(st.w.pid)
+	if active, err := st.s.activePID(ctx); err == nil && active != 0 {
+		pid = active // a pooler between tells another
+	}
+	for {
+		if sleep(ctx, quiet/2) != nil {
+			return nil
+		}
+		since := st.waiting.Load()
+		if since == 0 || time.Since(time.Unix(0, since)) < quiet {
+			continue
+		}
+		active, err := st.s.activePID(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		// What came meanwhile, an end of the stream too, is the reader's.
+		if err != nil || st.waiting.Load() != since || active == pid {
+			continue
+		}
+		st.s.dropIdle() // they went the same way
+		return fmt.Errorf("%w: nothing has come for %s, and Postgres streams to us no more", ErrUnreachable, time.Since(time.Unix(0, since)).Round(time.Second))
+	}
+}
+
+// activePID asks, on a connection of its own, which walsender holds our slot;
+// 0: none.
+func (s *Source) activePID(ctx context.Context) (pid int32, err error) {
+	ctx, cancel := context.WithTimeout(ctx, s.o.QueryTimeout)
+	defer cancel()
+	c, err := s.connect(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer closeConn(c)
+	err = c.QueryRow(ctx, `SELECT coalesce(max(active_pid), 0) FROM pg_replication_slots WHERE slot_name = $1`, s.o.Slot).Scan(&pid)
+	return pid, err
 }
 
 func waitForEnd(ctx context.Context, c *pgx.Conn) error {
