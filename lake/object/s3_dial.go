@@ -46,7 +46,7 @@ func dial(o Options) (*minio.Core, *minio.Client, *dateKeeper, error) {
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	transport.DialContext = (&net.Dialer{Timeout: dialTimeout, KeepAlive: dialTimeout}).DialContext
+	transport.DialContext = dialLive((&net.Dialer{Timeout: dialTimeout, KeepAlive: dialTimeout}).DialContext)
 	transport.MaxIdleConnsPerHost = idleConnsMax
 	transport.ResponseHeaderTimeout = answerTimeout
 	date := &dateKeeper{next: transport}
