@@ -118,7 +118,7 @@ func newRowBuilder(mem memory.Allocator, l *Layout) (*rowBuilder, error) {
 // append adds one row; toasted is called for each column whose value was left
 // out as unchanged, and must append it or a NULL to be replaced. An error
 // leaves the builder's columns uneven: the session ends with it.
-func (r *rowBuilder) append(row wal.Tuple, toasted func(wireCol, col int) error) (size int, err error) {
+func (r *rowBuilder) append(row wal.Tuple, toasted func(col int) error) (size int, err error) {
 	if len(row) != len(r.wire) {
 		return 0, fmt.Errorf("append row: %d columns, the relation has %d", len(row), len(r.wire))
 	}
@@ -134,7 +134,7 @@ func (r *rowBuilder) append(row wal.Tuple, toasted func(wireCol, col int) error)
 		case 'n':
 			cell.Null()
 		case 'u':
-			err = toasted(i, col)
+			err = toasted(col)
 			size += fixupBytes
 		default:
 			err = fmt.Errorf("column kind %q", v.Kind)
@@ -145,17 +145,6 @@ func (r *rowBuilder) append(row wal.Tuple, toasted func(wireCol, col int) error)
 		size += len(v.Data) + 8
 	}
 	return size, nil
-}
-
-func (r *rowBuilder) appendValue(col int, v *wal.Value) error {
-	switch v.Kind {
-	case 'n':
-		r.cells[col].Null()
-		return nil
-	case 'b':
-		return r.cells[col].Binary(v.Data)
-	}
-	return r.cells[col].Text(v.Data)
 }
 
 // copyable says whether copyCell works for the column.

@@ -52,11 +52,11 @@ func (s *session) copyTable(ctx context.Context, snap Snapshot, t *wal.Table, ta
 	s.o.Fail("in-load")
 	var files []*NewFile
 	for _, f := range added {
-		n, err := f.enc.wait(ctx)
-		if err != nil {
+		// The replay may want values out of the file, so it must be there.
+		if err := f.enc.readable(ctx); err != nil {
 			return nil, err
 		}
-		if n != nil {
+		if n := f.enc.file; n != nil {
 			files = append(files, n)
 			table.live += n.Rows
 		}

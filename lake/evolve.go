@@ -28,6 +28,9 @@ func Evolve(old *Layout, rel *wal.Relation, now *wal.Table) (Evolution, error) {
 	if !ok {
 		return Evolution{Layout: old, Resync: "its columns changed several times at once"}, nil
 	}
+	if old.replaced(rel, atts) {
+		return Evolution{Layout: old, Resync: "a column was dropped and another of its name and type added"}, nil
+	}
 	next := &Layout{OID: old.OID, Identity: rel.ReplicaIdentity, LastField: old.LastField, FileNodes: old.FileNodes}
 	for i, c := range rel.Columns {
 		col := Column{AttNum: atts[i], Name: c.Name}
@@ -83,6 +86,16 @@ func Evolve(old *Layout, rel *wal.Relation, now *wal.Table) (Evolution, error) {
 		}
 	}
 	return Evolution{Layout: next, Wire: wire}, nil
+}
+
+// replaced says whether rel looks like l while its columns are others by now:
+// the stream does not tell whether rel is from before that or from after.
+func (l *Layout) replaced(rel *wal.Relation, atts []int16) bool {
+	wire, same := l.wire(rel)
+	for i := range wire {
+		same = same && wire[i] == i
+	}
+	return same && !slices.EqualFunc(l.Columns, atts, func(c Column, att int16) bool { return c.AttNum == att })
 }
 
 // wire maps rel's columns to l's by name and type; false if they are not the same set.

@@ -45,8 +45,8 @@ type loadResult struct {
 // requestLoads begins to load what needs it, unless a load is under way: then
 // that one's end asks again.
 func (s *session) requestLoads() {
-	if s.loading || s.stopping {
-		return
+	if s.loading || s.polling || s.stopping {
+		return // the end of either asks again
 	}
 	var orders []loadOrder
 	for _, m := range s.sorted() {
@@ -99,7 +99,7 @@ func (s *session) load(ctx context.Context, snap Snapshot, publish publication, 
 	if snap == nil {
 		// The publication first: a commit from the new slot's point on must
 		// be in the stream, for all of these tables.
-		if err := s.o.Source.Publish(ctx, publish.tables, publish.appended); err != nil {
+		if _, err := s.o.Source.Publish(ctx, publish.tables, publish.appended); err != nil {
 			return fmt.Errorf("extend publication: %w", err)
 		}
 		names := make([]wal.TableName, len(orders))
@@ -200,16 +200,21 @@ func (s *session) loadDone(r loadResult) error {
 		return nil
 	}
 	m := r.member
-	m.loadOn = false
+	if r.caughtUp {
+		s.following--
+	} else {
+		m.loadOn = false
+	}
 	if r.err != nil {
 		return s.loadFailed(m, r.err)
 	}
-	if m.state != Loading && m.state != Behind { // quarantined or dropped meanwhile
+	if m.state != Loading && m.state != Behind || r.caughtUp && m.resync { // another turn meanwhile
 		r.table.close(s.log)
 		return nil
 	}
 	s.o.Fail("before-load-join")
 	m.table, m.store, m.position, m.joining, m.relKnown = r.table, r.table.store, r.floor, true, false
+	m.truncated = false // explains no file nodes but those the load saw
 	m.decoder = wal.Decoder{}
 	if !r.caughtUp {
 		e := m.table.touch()

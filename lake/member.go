@@ -67,6 +67,7 @@ func (s *session) enroll(found []wal.Table) {
 		m := &member{oid: oid, ident: h.Ident, state: Skipped, position: h.LSN, metadata: h.Metadata,
 			reason: "it is not among the tables to mirror any more, or has been dropped in Postgres", dropped: true}
 		s.members[oid] = m
+		s.leave(m, h)
 	}
 }
 
@@ -103,8 +104,21 @@ func (s *session) admit(t *wal.Table, h *HeadTable) *member {
 	}
 	if !t.Usable && m.state != Quarantined {
 		m.state, m.reason = Skipped, t.Reason
+		if h != nil {
+			s.leave(m, h)
+		}
 	}
 	return m
+}
+
+// leave makes known that a table which the head calls followed is so no more.
+func (s *session) leave(m *member, h *HeadTable) {
+	if h.State == Streaming {
+		m.position = s.head.LSN
+	}
+	if h.State == Streaming || h.State == Behind {
+		s.states[m.ident] = TableState{OID: m.oid, LSN: m.position, State: Skipped, Reason: m.reason}
+	}
 }
 
 func (s *session) byIdent(id Ident) *HeadTable {
@@ -128,7 +142,7 @@ type publication struct{ tables, appended []wal.TableName }
 // unless only their inserts are wanted.
 func (s *session) published() (p publication) {
 	for _, m := range s.sorted() {
-		if m.state == Skipped || m.desc == nil || !m.desc.Usable {
+		if m.state == Skipped || m.missedAt != 0 || m.desc == nil || !m.desc.Usable {
 			continue
 		}
 		name := wal.TableName{Schema: m.desc.Schema, Name: m.desc.Name}
@@ -229,12 +243,16 @@ func sameShape(t *wal.Table, r *wal.Relation) bool {
 // is dropped, it stays in the lake as last published, and a fresh load will
 // replace it.
 func (s *session) resync(m *member, why string) {
+	s.giveUp(m, why)
+	s.requestLoads()
+}
+
+func (s *session) giveUp(m *member, why string) {
 	s.log.Warn("table has to be loaded anew", "table", m.ident.String(), "cause", why)
 	s.abandon(m)
 	m.state, m.reason, m.resync = Behind, why, true
 	s.states[m.ident] = TableState{OID: m.oid, LSN: m.position, State: Behind, Reason: why, Resync: true}
 	s.startSpool(m)
-	s.requestLoads()
 }
 
 // quarantine stops a table, and only it, with its reason.

@@ -26,8 +26,10 @@ type Catalog interface {
 	// Describe tells one table as it is now; nil: it no longer exists.
 	Describe(ctx context.Context, oid uint32) (*wal.Table, error)
 	// Publish makes the publication list exactly these tables, those of which
-	// only inserts and truncates are wanted (wal.Table.Append) apart.
-	Publish(ctx context.Context, tables, appended []wal.TableName) error
+	// only inserts and truncates are wanted (wal.Table.Append) apart. It
+	// returns those that were not in it, or not as a whole: the stream lacks
+	// what they committed meanwhile.
+	Publish(ctx context.Context, tables, appended []wal.TableName) (added []wal.TableName, err error)
 }
 
 // Replication is the slot and what comes out of it.

@@ -55,24 +55,27 @@ func (s *session) openTables(ctx context.Context) error {
 		return err
 	}
 	for _, m := range s.sorted() {
-		if m.table == nil || !m.late {
+		if m.table == nil || !m.late && m.state == Streaming {
+			continue
+		}
+		s.startSpool(m)
+		r := loadResult{member: m, table: m.table, floor: m.position, caughtUp: true}
+		m.table = nil
+		s.following++
+		if !m.late { // but not yet where the others are
+			if err := s.loadDone(r); err != nil {
+				return err
+			}
 			continue
 		}
 		m.state, m.reason = Behind, "its row index follows the files that others wrote"
 		s.states[m.ident] = TableState{OID: m.oid, LSN: m.position, State: Behind, Reason: m.reason}
-		s.startSpool(m)
-		t := m.table
-		m.table = nil
 		s.group.Go(func() error {
-			err := t.catchUp(s.ctx, s.head.Epoch)
-			if err != nil {
-				err = fmt.Errorf("bring the index of %s up to the lake: %w", t.Ident, err)
+			if err := r.table.catchUp(s.ctx, s.head.Epoch); err != nil {
+				r.table.close(s.log)
+				return fmt.Errorf("bring the index of %s up to the lake: %w", r.table.Ident, err)
 			}
-			select {
-			case s.loads <- loadResult{member: m, table: t, floor: m.position, err: err, caughtUp: true}:
-			case <-s.ctx.Done():
-				t.close(s.log)
-			}
+			s.sendLoad(s.ctx, r)
 			return nil
 		})
 	}

@@ -75,6 +75,7 @@ func (s *session) accept(r request) {
 
 // pollResult is one look at the source's catalogs.
 type pollResult struct {
+	added  []wal.TableName // to the publication
 	tables []wal.Table
 	end    wal.LSN // the server's WAL end after the look
 	err    error
@@ -86,8 +87,15 @@ func (s *session) poll() {
 		return
 	}
 	s.polling = true
+	publish, names := !s.loading, s.published() // a load does it itself
 	s.group.Go(func() error {
 		var r pollResult
+		if publish {
+			var err error
+			if r.added, err = s.o.Source.Publish(s.ctx, names.tables, names.appended); err != nil && s.ctx.Err() == nil {
+				s.log.Warn("adjust publication; trying again at the next look", "err", err)
+			}
+		}
 		r.tables, r.err = s.o.Source.Tables(s.ctx)
 		if r.err == nil {
 			var id Identity

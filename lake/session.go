@@ -25,6 +25,7 @@ type session struct {
 	log   *slog.Logger
 	group *errgroup.Group
 	ctx   context.Context // of the group
+	stop  <-chan struct{} // closed when the session is to end
 	room  *encoding
 
 	head     *HeadState // as it was when the session began
@@ -48,8 +49,11 @@ type session struct {
 	polled  chan pollResult
 	joining []*member
 
+	following int // tables whose index is being brought up to the lake
+
 	// The open epoch.
-	position  wal.LSN // end of the last commit applied
+	position  wal.LSN // end of the last commit applied; the head's at first
+	received  wal.LSN // end of the last commit that came in this session
 	commit    lastCommit
 	idle      wal.LSN   // WAL end that the server said holds nothing more for us
 	dirtyAt   time.Time // when the oldest change of the open epoch arrived; zero: nothing to publish
@@ -95,7 +99,7 @@ func (l *Lake) session(ctx context.Context) (err error) {
 	defer stop()
 	group, gctx := errgroup.WithContext(base)
 	s := &session{
-		Lake: l, log: l.o.Logger, group: group, ctx: gctx,
+		Lake: l, log: l.o.Logger, group: group, ctx: gctx, stop: ctx.Done(),
 		room: &encoding{
 			bytes: semaphore.NewWeighted(encodingBytesMax),
 			cpus:  semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))),
@@ -125,13 +129,6 @@ func (l *Lake) session(ctx context.Context) (err error) {
 	if err := s.begin(ctx); err != nil {
 		return err
 	}
-	group.Go(func() error {
-		err := s.stream.Run(gctx)
-		if err != nil && gctx.Err() == nil {
-			return fmt.Errorf("read replication stream: %w", err)
-		}
-		return nil
-	})
 	return s.run(ctx)
 }
 

@@ -118,27 +118,32 @@ func (s *session) begin(ctx context.Context) error {
 	if born && len(names.tables)+len(names.appended) == 0 {
 		return &Refusal{Code: CodePreflight, Text: "No table can be mirrored" + s.whyNone(), Fix: "See --tables and the reasons in `firn doctor`."}
 	}
-	if err := s.o.Source.Publish(ctx, names.tables, names.appended); err != nil {
+	added, err := s.o.Source.Publish(ctx, names.tables, names.appended)
+	if err != nil {
 		return fmt.Errorf("set up publication: %w", err)
 	}
-	var snap Snapshot
+	s.missed(added)
 	if born {
-		if snap, err = s.birth(ctx, id, slices.Concat(names.tables, names.appended)); err != nil {
+		if s.initial, err = s.birth(ctx, id, slices.Concat(names.tables, names.appended)); err != nil {
 			return err
 		}
 		if s.head, err = s.o.Head.Read(ctx); err != nil {
 			return fmt.Errorf("read the lake's head: %w", err)
 		}
 	}
-	if s.stream, err = s.o.Source.Stream(ctx, s.startLSN(), !s.unstreamed); err != nil {
-		if snap != nil {
-			snap.Close()
-		}
+	s.received = s.startLSN()
+	if s.stream, err = s.o.Source.Stream(ctx, s.received, !s.unstreamed); err != nil {
 		if errors.Is(err, ErrSlotInUse) {
 			return &Refusal{Code: CodeFenced, Text: "The replication slot is in use by another process", Fix: "Another firn is running on this lake; stop it first."}
 		}
 		return fmt.Errorf("start stream: %w", err)
 	}
+	s.group.Go(func() error { // from here on, so that Postgres is answered
+		if err := s.stream.Run(s.ctx); err != nil && s.ctx.Err() == nil {
+			return fmt.Errorf("read replication stream: %w", err)
+		}
+		return nil
+	})
 	if err := s.o.Head.Claim(ctx); err != nil {
 		return fmt.Errorf("claim the lake: %w", err)
 	}
@@ -168,11 +173,7 @@ func (s *session) begin(ctx context.Context) error {
 			return fmt.Errorf("follow the server to timeline %d: %w", id.Timeline, err)
 		}
 	}
-	if err := s.openTables(ctx); err != nil {
-		return err
-	}
-	s.initial = snap
-	return nil
+	return s.openTables(ctx)
 }
 
 // startLSN is where the stream has to begin: the head, or the oldest position

@@ -1,6 +1,7 @@
 package lake
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -57,11 +58,6 @@ func (s *session) consume(b *wal.Batch) error {
 		}
 		if s.failure != nil {
 			return s.failure
-		}
-		if s.room.pending > pendingBytesMax {
-			if err := s.relieve(); err != nil {
-				return err
-			}
 		}
 	}
 }
@@ -143,6 +139,7 @@ func (s *session) beginTxn(t transaction) error {
 func (s *session) endTxn(end wal.LSN, at time.Time) {
 	s.txn.open = false
 	s.position = max(s.position, end)
+	s.received = max(s.received, end)
 	s.commit.xid = s.txn.xid
 	if at.After(s.commit.time) { // clocks may run back, history may not
 		s.commit.time = at
@@ -299,17 +296,17 @@ func (s *session) changeOf(m *member, d *wal.Decoder, kind wal.Kind, raw []byte)
 	case m.state != Streaming:
 		return nil
 	}
-	return s.apply(m, d, kind, raw)
+	return s.apply(m, d, kind)
 }
 
 // apply does a change to a table that is followed.
-func (s *session) apply(m *member, d *wal.Decoder, kind wal.Kind, raw []byte) error {
+func (s *session) apply(m *member, d *wal.Decoder, kind wal.Kind) error {
 	if kind != wal.KindTruncate {
 		if err := s.bind(s.ctx, m); err != nil {
 			return err
 		}
-		if m.table == nil { // bind gave it up for a fresh load
-			return s.parkFor(m, raw)
+		if m.table == nil {
+			return nil // bind gave it up for a fresh load, which will have read this
 		}
 	}
 	if s.dirtyAt.IsZero() {
@@ -323,7 +320,7 @@ func (s *session) apply(m *member, d *wal.Decoder, kind wal.Kind, raw []byte) er
 		err = t.insert(s.ctx, d.New)
 	case wal.KindUpdate:
 		s.counters.Updates.Add(1)
-		err = t.update(s.ctx, oldTuple(d), d.New, d.OldKind == 'O')
+		err = t.update(s.ctx, oldTuple(d), d.New)
 	case wal.KindDelete:
 		s.counters.Deletes.Add(1)
 		err = t.delete(d.Old)
@@ -332,7 +329,10 @@ func (s *session) apply(m *member, d *wal.Decoder, kind wal.Kind, raw []byte) er
 		t.truncate()
 		m.truncated = true
 	}
-	return s.judge(m, err)
+	if err := s.judge(m, err); err != nil || s.room.pending <= pendingBytesMax {
+		return err
+	}
+	return s.relieve()
 }
 
 func oldTuple(d *wal.Decoder) wal.Tuple {
@@ -397,7 +397,7 @@ func (s *session) parkFor(m *member, raw []byte) error {
 // waitForRoom stops reading the stream until a load has ended and its parked
 // changes are applied (PROTOCOL §25).
 func (s *session) waitForRoom(m *member) error {
-	if !s.loading && len(s.joining) == 0 {
+	if !s.loading && s.following == 0 && !s.polling && len(s.joining) == 0 {
 		return fmt.Errorf("park change of %s: the spill budget of %d bytes is full and no load will free it", m.ident, s.spill.Max())
 	}
 	s.log.Warn("the spill budget is full: the stream waits for a load to end", "table", m.ident.String(), "bytes", s.spill.Max())
@@ -407,6 +407,12 @@ func (s *session) waitForRoom(m *member) error {
 			if err := s.loadDone(r); err != nil {
 				return err
 			}
+		case r := <-s.polled: // whose end may begin a load
+			if err := s.pollDone(r); err != nil {
+				return err
+			}
+		case <-s.stop:
+			return context.Canceled // what is open comes again
 		case <-s.ctx.Done():
 			return s.ctx.Err()
 		}

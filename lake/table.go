@@ -160,17 +160,26 @@ func (t *Table) insert(ctx context.Context, row wal.Tuple) error {
 	if err := t.begin(); err != nil {
 		return err
 	}
-	return t.place(ctx, row, nil, index.Loc{}, "INSERT")
+	return t.place(ctx, row, index.Loc{}, "INSERT")
 }
 
 // update replaces a row. old is the K or O tuple, nil if the key is unchanged
-// and the new row has it; full says that old has every column (O).
-func (t *Table) update(ctx context.Context, old, row wal.Tuple, full bool) error {
+// and the new row has it. What row leaves out as unchanged and old has (O every
+// column, K a key that is stored out of line) is filled in.
+func (t *Table) update(ctx context.Context, old, row wal.Tuple) error {
 	by := row
 	if old != nil {
+		if len(old) != len(row) {
+			return fmt.Errorf("update of %s: the old row has %d columns, the new one %d", t.Ident, len(old), len(row))
+		}
 		by = old
+		for i := range row {
+			if row[i].Kind == 'u' && (old[i].Kind == 't' || old[i].Kind == 'b') {
+				row[i] = old[i]
+			}
+		}
 	}
-	k, err := t.keyOf(by, nil)
+	k, err := t.keyOf(by)
 	if err != nil {
 		return err
 	}
@@ -178,11 +187,8 @@ func (t *Table) update(ctx context.Context, old, row wal.Tuple, full bool) error
 	if !ok {
 		return t.contradiction("UPDATE", by)
 	}
-	if !full {
-		old = nil
-		if err := t.settle(ctx, row, loc); err != nil {
-			return err
-		}
+	if err := t.settle(ctx, row, loc); err != nil {
+		return err
 	}
 	if err := t.begin(); err != nil {
 		return err
@@ -193,12 +199,12 @@ func (t *Table) update(ctx context.Context, old, row wal.Tuple, full bool) error
 	if err := t.index.Remove(k, loc); err != nil {
 		return err
 	}
-	return t.place(ctx, row, old, loc, "UPDATE")
+	return t.place(ctx, row, loc, "UPDATE")
 }
 
 // delete removes the row that the K or O tuple names.
 func (t *Table) delete(old wal.Tuple) error {
-	k, err := t.keyOf(old, nil)
+	k, err := t.keyOf(old)
 	if err != nil {
 		return err
 	}
@@ -231,22 +237,17 @@ func (t *Table) truncate() {
 	}
 }
 
-// keyOf is the index key of the row that a tuple names; values that row left
-// out as unchanged are taken from old.
-func (t *Table) keyOf(row, old wal.Tuple) (index.Key, error) {
+// keyOf is the index key of the row that a tuple names.
+func (t *Table) keyOf(row wal.Tuple) (index.Key, error) {
 	if t.key == nil {
 		return index.Key{}, fmt.Errorf("%s has no replica identity: its rows can't be found again", t.Ident)
 	}
-	if len(row) != len(t.rows.wire) || old != nil && len(old) != len(row) {
+	if len(row) != len(t.rows.wire) {
 		return index.Key{}, fmt.Errorf("key of %s: tuple of %d columns, the relation has %d", t.Ident, len(row), len(t.rows.wire))
 	}
 	t.key.begin()
 	for i, c := range t.keyWire {
-		v := &row[c]
-		if v.Kind == 'u' && old != nil {
-			v = &old[c]
-		}
-		if err := t.key.value(i, *v); err != nil {
+		if err := t.key.value(i, row[c]); err != nil {
 			return index.Key{}, fmt.Errorf("key of %s: %w", t.Ident, err)
 		}
 	}
@@ -367,16 +368,12 @@ func (t *Table) settle(ctx context.Context, row wal.Tuple, was index.Loc) error 
 	return nil
 }
 
-// place appends a row to the open batch and gives the index its place. old is
-// the full old row where Postgres sent one; was is where the old row stood,
-// for values that were left out.
-func (t *Table) place(ctx context.Context, row, old wal.Tuple, was index.Loc, op string) error {
+// place appends a row to the open batch and gives the index its place. was is
+// where the old row stood, for values that were left out.
+func (t *Table) place(ctx context.Context, row wal.Tuple, was index.Loc, op string) error {
 	b, n := t.open, t.open.rows
-	size, err := t.rows.append(row, func(wireCol, col int) error {
-		switch {
-		case old != nil && old[wireCol].Kind != 'u':
-			return t.rows.appendValue(col, &old[wireCol])
-		case op == "INSERT":
+	size, err := t.rows.append(row, func(col int) error {
+		if op == "INSERT" {
 			return fmt.Errorf("the INSERT has no value")
 		}
 		return t.unchanged(b, n, col, was)
@@ -389,7 +386,7 @@ func (t *Table) place(ctx context.Context, row, old wal.Tuple, was index.Loc, op
 	t.room.pending += size
 	t.live++
 	if t.key != nil {
-		k, err := t.keyOf(row, old)
+		k, err := t.keyOf(row)
 		if err != nil {
 			return err
 		}

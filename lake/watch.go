@@ -15,9 +15,11 @@ import (
 // pollDone takes one look at the catalogs.
 func (s *session) pollDone(r pollResult) error {
 	s.polling = false
+	s.missed(r.added)
 	if r.err != nil {
 		s.log.Warn("look at the source's tables", "err", r.err)
 		s.counters.Errors.Add(1)
+		s.requestLoads()
 		return nil
 	}
 	here := map[uint32]bool{}
@@ -35,22 +37,27 @@ func (s *session) pollDone(r pollResult) error {
 		}
 	}
 	for _, m := range s.sorted() {
-		if !here[m.oid] && (!m.dropped || m.state == Streaming) {
+		if !here[m.oid] && !m.dropped && s.over(m, r.end) {
 			s.gone(m)
 			changed = true
 		}
 	}
-	if changed && !s.loading {
-		names := s.published()
-		s.group.Go(func() error {
-			if err := s.o.Source.Publish(s.ctx, names.tables, names.appended); err != nil && s.ctx.Err() == nil {
-				s.log.Warn("adjust publication; trying again at the next look", "err", err)
-			}
-			return nil
-		})
-	}
 	s.requestLoads()
+	if changed {
+		s.poll() // which adjusts the publication, if no load does
+	}
 	return nil
+}
+
+// missed is told which tables were not in the publication: those that were
+// followed lack what was committed meanwhile.
+func (s *session) missed(added []wal.TableName) {
+	for _, m := range s.sorted() {
+		followed := m.state == Streaming || m.state == Behind && !m.resync || m.joining
+		if followed && m.desc != nil && slices.Contains(added, wal.TableName{Schema: m.desc.Schema, Name: m.desc.Name}) {
+			s.giveUp(m, "for a while it was not in the publication, and its changes are lost to the stream")
+		}
+	}
 }
 
 // welcome takes in a table that is new in the source; true if the publication
@@ -82,6 +89,18 @@ func (s *session) retired(id Ident) *member {
 	return nil
 }
 
+// over says whether all that came before a table was missed, at the latest at
+// end, has been taken and published.
+func (s *session) over(m *member, end wal.LSN) bool {
+	if m.missedAt == 0 {
+		m.missedAt = end
+	}
+	if m.state != Streaming {
+		return true
+	}
+	return max(s.position, s.idle) >= m.missedAt && m.table.epoch == nil
+}
+
 // gone notes that a table was dropped, or is none of those to mirror any more.
 // What the lake has of it stays.
 func (s *session) gone(m *member) {
@@ -90,13 +109,6 @@ func (s *session) gone(m *member) {
 		return
 	}
 	s.log.Warn("table was dropped in Postgres, or is not to be mirrored any more; the lake keeps what it has", "table", m.ident.String())
-	if m.state == Streaming && m.table != nil && m.table.epoch != nil {
-		return // its last changes are published first
-	}
-	s.retire(m)
-}
-
-func (s *session) retire(m *member) {
 	s.abandon(m)
 	m.state, m.reason = Skipped, "it is not among the tables to mirror any more, or has been dropped in Postgres"
 	s.states[m.ident] = TableState{OID: m.oid, LSN: m.position, State: Skipped, Reason: m.reason}
@@ -106,7 +118,7 @@ func (s *session) retire(m *member) {
 // returns true if the publication has to change.
 func (s *session) look(m *member, t *wal.Table, end wal.LSN) bool {
 	was := m.desc
-	m.desc = t
+	m.desc, m.missedAt = t, 0
 	switch {
 	case m.state == Skipped && t.Usable && !m.dropped:
 		s.log.Info("table can be mirrored now", "table", m.ident.String())

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"firn/lake"
@@ -52,16 +53,16 @@ func (s *Source) Tables(ctx context.Context) ([]wal.Table, error) {
 }
 
 // Publish makes the two publications list exactly these tables.
-func (s *Source) Publish(ctx context.Context, tables, appended []wal.TableName) error {
+func (s *Source) Publish(ctx context.Context, tables, appended []wal.TableName) ([]wal.TableName, error) {
 	added, removed, err := s.SyncPublication(ctx, tables)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	more, fewer, err := s.SyncAppendPublication(ctx, appended)
 	if n, m := len(added)+len(more), len(removed)+len(fewer); err == nil && n+m > 0 {
 		s.Logger.Info("publication adjusted", "added", n, "removed", m)
 	}
-	return err
+	return slices.Concat(added, more), err
 }
 
 // Slot tells the state of the slot.
