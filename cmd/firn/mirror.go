@@ -290,7 +290,7 @@ func (e asked) Hold(ctx context.Context) error                         { return 
 func (e asked) Cut(ctx context.Context, lsn wal.LSN) (wal.LSN, uint64, error) {
 	return e.Lake.Cut(ctx, lsn)
 }
-func (e asked) InsertLSN(ctx context.Context) (wal.LSN, error) { return e.Source.InsertLSN(ctx) }
+func (e asked) CommittedLSN(ctx context.Context) (wal.LSN, error) { return e.Source.CommittedLSN(ctx) }
 
 // lockState makes the state folder ours: two processes in it would take each
 // other's index and spools away.

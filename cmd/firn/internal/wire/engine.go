@@ -39,6 +39,9 @@ type Options struct {
 	Fail   func(point string)
 }
 
+// leftoverAge is how old a half-written object must be to be nobody's any more.
+const leftoverAge = 24 * time.Hour
+
 // Engine is a mirror put together: source, store, log and lake.
 type Engine struct {
 	Source *Source
@@ -102,6 +105,13 @@ func Connect(ctx context.Context, o Options, store object.Store, log *catalog.Lo
 		StateDir: o.StateDir, Freshness: o.Freshness, Poll: o.Poll, SpillBytes: o.SpillBytes,
 		AdvanceBytes: o.AdvanceBytes, AdvanceAfter: o.AdvanceAfter,
 		Logger: o.Logger, Fail: o.Fail,
+		Claimed: func(ctx context.Context) error {
+			n, err := object.RemoveLeftovers(ctx, store, leftoverAge)
+			if n > 0 {
+				o.Logger.Info("removed what killed writers left half-written", "objects", n)
+			}
+			return err
+		},
 	})
 	return e, nil
 }
