@@ -150,7 +150,7 @@ func (l *Lake) Run(ctx context.Context) error {
 			l.counters.Restarts.Add(1)
 		case errors.Is(err, ErrFenced):
 			return &Refusal{Code: CodeFenced, Text: "Another firn has taken over this lake", Fix: "Stop one of the two; only one may mirror into a warehouse."}
-		case errors.Is(err, ErrMoved), errors.Is(err, errRestart):
+		case errors.Is(err, ErrMoved), errors.Is(err, ErrVanished), errors.Is(err, errRestart):
 			l.o.Logger.Info("starting again from the head", "cause", err)
 			l.counters.Restarts.Add(1)
 		default:

@@ -108,6 +108,8 @@ var (
 	ErrFenced = errors.New("another firn has taken over this lake")
 	// ErrMoved: somebody else's commit moved a mirrored table.
 	ErrMoved = errors.New("a mirrored table was committed to by another client")
+	// ErrVanished: a data file was uploaded, and is gone before its publication.
+	ErrVanished = errors.New("an uploaded data file has vanished from the store")
 )
 
 // Head is the lake's published state: one pointer that all tables move with.

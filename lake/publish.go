@@ -57,9 +57,11 @@ type NewFile struct {
 	Rows  int64
 	Bytes int64
 	Entry iceberg.DataFile // with metrics and split offsets
-	// Uploaded is closed when the upload has ended; UploadErr is valid then.
-	Uploaded  <-chan struct{}
-	UploadErr func() error
+	// Uploaded is closed when the upload has ended; UploadErr and UploadedAt (by
+	// this machine's clock) are valid then.
+	Uploaded   <-chan struct{}
+	UploadErr  func() error
+	UploadedAt func() time.Time
 }
 
 // Change is what one epoch does to one table, in this order: Schema, Truncate,
@@ -112,7 +114,8 @@ type FileWriter interface {
 type Prepared interface {
 	Move() Move
 	// Upload puts the manifests, delete files and metadata in parallel, and
-	// waits for the data files of the Change as well.
+	// waits for the data files of the Change as well. One uploaded long ago is
+	// looked at again: ErrVanished.
 	Upload(ctx context.Context) error
 }
 

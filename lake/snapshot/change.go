@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -356,6 +358,9 @@ func (p *prepared) Upload(ctx context.Context) error {
 		})
 	}
 	g.Go(func() error {
+		looks, lctx := errgroup.WithContext(ctx)
+		looks.SetLimit(uploadsAtOnce)
+		defer func() { _ = looks.Wait() }() // where it matters it has been waited for
 		for _, n := range p.waits {
 			select {
 			case <-n.Uploaded:
@@ -365,8 +370,35 @@ func (p *prepared) Upload(ctx context.Context) error {
 			if err := n.UploadErr(); err != nil {
 				return err
 			}
+			looks.Go(func() error { return p.t.stillThere(lctx, n) })
 		}
-		return nil
+		return looks.Wait()
 	})
 	return g.Wait()
+}
+
+// lookAgainAfter is half of the grace time that whoever cleans up leaves to
+// files that no snapshot names.
+const lookAgainAfter = 30 * time.Minute
+
+// stillThere looks at a data file that was uploaded long before its
+// publication, in a long transaction or a load: at its last bytes, which
+// Parquet fixes.
+func (t *Table) stillThere(ctx context.Context, n *lake.NewFile) error {
+	// By the wall clock: the other one stands while the machine sleeps.
+	if t.o.Now().Round(0).Sub(n.UploadedAt().Round(0)) <= lookAgainAfter {
+		return nil
+	}
+	key, ok := t.o.Store.Key(n.Path)
+	if !ok {
+		return fmt.Errorf("look at %s: it lies outside the warehouse", n.Path)
+	}
+	end, err := t.o.Store.GetRange(ctx, key, n.Bytes-4, 4)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || err == nil && string(end) != "PAR1":
+		return fmt.Errorf("look at %s, uploaded at %s: %w", n.Path, n.UploadedAt().Format(time.RFC3339), lake.ErrVanished)
+	case err != nil:
+		return fmt.Errorf("look at %s: %w", n.Path, err)
+	}
+	return nil
 }

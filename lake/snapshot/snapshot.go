@@ -22,6 +22,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"time"
 
 	"firn/lake"
 )
@@ -64,6 +65,8 @@ type Options struct {
 	// Footers caches Parquet footers of all tables sharing it; nil: a small one
 	// of the Table's own.
 	Footers *Footers
+	// Now is the clock that uploads age by; default time.Now.
+	Now func() time.Time
 }
 
 // Limiter is a counting semaphore shared between tables.
@@ -112,6 +115,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.RowGroupBytes <= 0 {
 		o.RowGroupBytes = defaultRowGroupBytes
+	}
+	if o.Now == nil {
+		o.Now = time.Now
 	}
 	if o.Footers == nil {
 		o.Footers = NewFooters(defaultFooters)

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"sync/atomic"
+	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
@@ -159,10 +160,12 @@ func (w *fileWriter) Close(ctx context.Context) (*lake.NewFile, error) {
 	}
 	done := make(chan struct{})
 	var uploadErr error
-	n.Uploaded, n.UploadErr = done, func() error { return uploadErr }
+	var uploadedAt time.Time
+	n.Uploaded, n.UploadErr, n.UploadedAt = done, func() error { return uploadErr }, func() time.Time { return uploadedAt }
 	go func() {
 		defer close(done)
 		uploadErr = w.upload(ctx)
+		uploadedAt = w.t.o.Now()
 	}()
 	return n, nil
 }
