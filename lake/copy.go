@@ -52,15 +52,15 @@ func (s *session) copyTable(ctx context.Context, snap Snapshot, t *wal.Table, ta
 	s.o.Fail("in-load")
 	var files []*NewFile
 	for _, f := range added {
-		// The replay may want values out of the file, so it must be there.
-		if err := f.enc.readable(ctx); err != nil {
+		n, err := f.enc.wait(ctx)
+		if err != nil {
 			return nil, err
 		}
-		if n := f.enc.file; n != nil {
+		if n != nil {
 			files = append(files, n)
 			table.live += n.Rows
 		}
-		f.enc = nil
+		f.enc, f.load = nil, f.enc // its upload may go on
 	}
 	if table.index != nil {
 		if err := table.index.CommitLoad(base, 0, table.fileNames()); err != nil {

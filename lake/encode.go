@@ -31,7 +31,8 @@ type dataFile struct {
 	// dead holds every position known to be dead, published or not.
 	dead *roaring.Bitmap
 
-	enc *encoder // nil once the file is part of a snapshot
+	enc  *encoder // nil once the file is part of a snapshot, or a load has made it
+	load *encoder // the load's; it tells when the file can be read
 }
 
 func (f *dataFile) isDead(pos uint32) bool { return f.dead != nil && f.dead.Contains(pos) }

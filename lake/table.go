@@ -1,6 +1,7 @@
 package lake
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -423,7 +424,7 @@ func (t *Table) unchanged(b *batch, row, col int, was index.Loc) error {
 		return fmt.Errorf("the unchanged value is nowhere")
 	}
 	t.rows.cells[col].Null()
-	b.fixups = append(b.fixups, fixup{row: row, col: col, file: f, pos: pos, enc: f.enc})
+	b.fixups = append(b.fixups, fixup{row: row, col: col, file: f, pos: pos, enc: cmp.Or(f.enc, f.load)})
 	return nil
 }
 
