@@ -41,6 +41,10 @@ type Options struct {
 	// WAL that held nothing for it, so that the slot can let go of it.
 	AdvanceBytes wal.LSN       // 16 MB
 	AdvanceAfter time.Duration // 5 min
+	// CatchUpRows is how many rows a start reads for a table's index before it
+	// lets the table follow at a distance, so that the others go on (PROTOCOL
+	// §23).
+	CatchUpRows int64 // 500,000
 	// LoadWorkers is the number of COPYs at the same time.
 	LoadWorkers int // 2
 
@@ -68,6 +72,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.AdvanceAfter == 0 {
 		o.AdvanceAfter = 5 * time.Minute
+	}
+	if o.CatchUpRows == 0 {
+		o.CatchUpRows = 500_000
 	}
 	if o.LoadWorkers == 0 {
 		o.LoadWorkers = 2
@@ -99,11 +106,15 @@ type Lake struct {
 	spill      *spool.Budget
 }
 
-// doubt is where the stream contradicted an index, which is rebuilt once.
+// doubt is where the stream contradicted an index, which is rebuilt then: once
+// for one place, and doubtsMax times for all.
 type doubt struct {
 	at      wal.LSN
+	times   int
 	rebuilt bool
 }
+
+const doubtsMax = 5
 
 // New returns a Lake; Run does the work.
 func New(o Options) *Lake {

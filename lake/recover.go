@@ -12,10 +12,6 @@ import (
 	"firn/lake/index"
 )
 
-// catchUpRowsMax is how many rows a start reads for an index before it lets
-// the table follow at a distance, so that the others go on (PROTOCOL §23).
-const catchUpRowsMax = 500_000
-
 // newTable makes the owner's picture of a table whose files are in store.
 func (s *session) newTable(id Ident, l *Layout, store TableStore) (*Table, error) {
 	t := &Table{
@@ -108,7 +104,7 @@ func (s *session) openTable(ctx context.Context, m *member) error {
 		return fmt.Errorf("open index of %s: %w", m.ident, err)
 	}
 	m.table, m.store = t, store
-	if todo > catchUpRowsMax {
+	if todo > s.o.CatchUpRows {
 		m.late = true
 		return nil
 	}

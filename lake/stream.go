@@ -350,11 +350,17 @@ func (s *session) judge(m *member, err error) error {
 	var wrong *Contradiction
 	if errors.As(err, &wrong) {
 		wrong.LSN = s.txn.final
-		if was := s.distrust[m.ident]; was != nil && was.at == wrong.LSN {
+		was := s.distrust[m.ident]
+		if was == nil {
+			was = &doubt{}
+			s.distrust[m.ident] = was
+		}
+		if was.at == wrong.LSN || was.times >= doubtsMax {
 			s.quarantine(m, wrong.Error()+", although its index was rebuilt from the files")
 			return nil
 		}
-		s.distrust[m.ident] = &doubt{at: wrong.LSN}
+		was.at, was.rebuilt = wrong.LSN, false
+		was.times++
 		return wrong
 	}
 	var row *RowError

@@ -30,6 +30,7 @@ type Options struct {
 	Freshness     time.Duration
 	Poll          time.Duration
 	SpillBytes    int64
+	CatchUpRows   int64
 	AdvanceBytes  wal.LSN // this and the next: see lake.Options
 	AdvanceAfter  time.Duration
 	FormatVersion func(lake.Ident) int
@@ -102,7 +103,7 @@ func Connect(ctx context.Context, o Options, store object.Store, log *catalog.Lo
 		Source:   e.Source,
 		Head:     &Head{Log: log, Warehouse: o.Name, Slot: o.Slot, Publication: o.Publication},
 		Tables:   NewTables(store, temp, o.Logger, o.FormatVersion),
-		StateDir: o.StateDir, Freshness: o.Freshness, Poll: o.Poll, SpillBytes: o.SpillBytes,
+		StateDir: o.StateDir, Freshness: o.Freshness, Poll: o.Poll, SpillBytes: o.SpillBytes, CatchUpRows: o.CatchUpRows,
 		AdvanceBytes: o.AdvanceBytes, AdvanceAfter: o.AdvanceAfter,
 		Logger: o.Logger, Fail: o.Fail,
 		Claimed: func(ctx context.Context) error {

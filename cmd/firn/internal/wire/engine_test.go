@@ -109,7 +109,7 @@ func (r *rig) run() (e *wire.Engine, stop func() error) {
 // caughtUp waits until everything Postgres has is in the lake.
 func (r *rig) caughtUp(e *wire.Engine) {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(r.t.Context(), 4*time.Minute)
 	defer cancel()
 	for !e.Lake.Status().Ready() {
 		require.NoError(r.t, ctx.Err(), "tables are not ready: %+v", e.Lake.Status())

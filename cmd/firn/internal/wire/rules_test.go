@@ -146,7 +146,13 @@ func sh(t *testing.T, name string, args ...string) {
 // TestRule23 has a foreign client rewrite a table's files while the stream goes
 // on: the index follows by reading them, and the other table does not wait.
 func TestRule23(t *testing.T) {
+	t.Run("at once", func(t *testing.T) { rule23(t, 0) })
+	t.Run("at a distance", func(t *testing.T) { rule23(t, 100) })
+}
+
+func rule23(t *testing.T, catchUpRows int64) {
 	r := newRig(t)
+	r.o.CatchUpRows = catchUpRows
 	r.exec(`create table a (id int primary key, v text); create table b (id int primary key);
 		insert into a select i, 'v' from generate_series(1, 2000) i`)
 	e, stop := r.run()
