@@ -373,7 +373,8 @@ func TestRule29AnswersAreFewAndEnd(t *testing.T) {
 	err := st.answer(ctx)
 	require.ErrorIs(t, err, ErrShutdown)
 	took := time.Since(begin)
-	require.InDelta(t, stuckLimit.Seconds(), took.Seconds(), 2)
+	require.GreaterOrEqual(t, took, stuckLimit-2*time.Second)
+	require.Less(t, took, stuckLimit+20*time.Second, "it may be late on a busy machine, but it ends")
 	cancel()
 	require.NoError(t, client.Close())
 	<-read
