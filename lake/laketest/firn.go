@@ -64,11 +64,7 @@ func Firn(t testing.TB, o FirnOptions) *FirnProcess {
 		f.cmd.Args = append(f.cmd.Args, "--s3-endpoint", o.S3.Endpoint)
 		f.cmd.Env = append(f.cmd.Env, o.S3.Env()...)
 	}
-	f.cmd.Stdout, f.cmd.Stderr = f.log, f.log
-	if err := spawn(f.cmd); err != nil {
-		t.Fatal(err)
-	}
-	go func() { f.done <- f.cmd.Wait() }()
+	f.start(t)
 	t.Cleanup(func() {
 		_ = f.cmd.Process.Signal(syscall.SIGTERM) // if it has ended, Wait says so
 		select {
@@ -85,6 +81,29 @@ func Firn(t testing.TB, o FirnOptions) *FirnProcess {
 		}
 	})
 	return f
+}
+
+func (f *FirnProcess) start(t testing.TB) {
+	t.Helper()
+	f.cmd.Stdout, f.cmd.Stderr = f.log, f.log
+	if err := spawn(f.cmd); err != nil {
+		t.Fatal(err)
+	}
+	cmd := f.cmd
+	go func() { f.done <- cmd.Wait() }()
+}
+
+// KillAndRestart ends firn by SIGKILL, wherever it is, and starts it again.
+func (f *FirnProcess) KillAndRestart(t testing.TB) {
+	t.Helper()
+	_ = f.cmd.Process.Kill() // if it has ended, Wait says how
+	if err := <-f.done; err == nil || err.Error() != "signal: killed" {
+		t.Fatalf("firn ended before it was killed: %v\n%s", err, f.log)
+	}
+	old := f.cmd
+	f.cmd = exec.Command(old.Path, old.Args[1:]...)
+	f.cmd.Env = old.Env
+	f.start(t)
 }
 
 // Log is the end of what firn wrote.

@@ -46,7 +46,13 @@ func TestLake(t *testing.T) {
 	traffic := func() {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
-		require.NoError(t, load.Run(ctx))
+		running := make(chan error, 1)
+		go func() { running <- load.Run(ctx) }()
+		for range 3 { // firn dies in the middle of it
+			time.Sleep(1300 * time.Millisecond)
+			b.firn.KillAndRestart(t)
+		}
+		require.NoError(t, <-running)
 		load.Seed++
 		// A change of the schema is in the stream with the next row only, and
 		// what was truncated has something to read again.
