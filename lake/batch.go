@@ -117,7 +117,7 @@ func newRowBuilder(mem memory.Allocator, l *Layout) (*rowBuilder, error) {
 
 // append adds one row; toasted is called for each column whose value was left
 // out as unchanged, and must append it or a NULL to be replaced. An error
-// leaves the builder's columns uneven: the session ends with it.
+// leaves the builder's columns uneven: no row may follow.
 func (r *rowBuilder) append(row wal.Tuple, toasted func(col int) error) (size int, err error) {
 	if len(row) != len(r.wire) {
 		return 0, fmt.Errorf("append row: %d columns, the relation has %d", len(row), len(r.wire))

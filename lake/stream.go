@@ -179,6 +179,7 @@ func (s *session) park(data []byte) error {
 		// Only commits of streamed transactions free their room, and they may
 		// never come while we don't read: take them unstreamed (PROTOCOL §28).
 		s.Lake.unstreamed = true
+		s.log.Warn("no room to park transactions in progress: reading them once they have committed", "xid", s.inside.xid, "err", err)
 		return fmt.Errorf("park transaction %d (%w): reading it unstreamed instead: %w", s.inside.xid, err, errRestart)
 	}
 	return nil

@@ -29,7 +29,7 @@ func (s *session) pollDone(r pollResult) error {
 		here[t.OID] = true
 		m := s.members[t.OID]
 		if m == nil {
-			changed = s.welcome(t) || changed
+			s.welcome(t)
 			continue
 		}
 		if s.look(m, t, r.end) {
@@ -60,9 +60,9 @@ func (s *session) missed(added []wal.TableName) {
 	}
 }
 
-// welcome takes in a table that is new in the source; true if the publication
-// has to change for it before its load (which sees to that itself).
-func (s *session) welcome(t *wal.Table) bool {
+// welcome takes in a table that is new in the source. Its load extends the
+// publication.
+func (s *session) welcome(t *wal.Table) {
 	for _, m := range s.members {
 		if m.ident == (Ident{t.Schema, t.Name}) && !m.dropped {
 			s.gone(m)
@@ -76,7 +76,6 @@ func (s *session) welcome(t *wal.Table) bool {
 		delete(s.members, old.oid)
 	}
 	s.log.Info("new table", "table", m.ident.String(), "state", m.state, "cause", m.reason)
-	return false
 }
 
 // retired finds a dropped table of that name whose files are in the lake.
