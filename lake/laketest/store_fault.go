@@ -48,11 +48,11 @@ type Fault struct {
 	Skip  int    // matching calls that go well first
 	Times int    // calls that then go wrong; 0: all
 
-	Delay  time.Duration // first of all
+	Delay  time.Duration // after Hook, before all else
 	Hang   bool          // until the call's context ends: a timeout
 	Before error         // instead of the operation
 	After  error         // the operation happens and its answer is lost
-	// Hook runs before the operation; its error is given like Before.
+	// Hook runs as soon as a call is struck; its error is given like Before.
 	Hook func(ctx context.Context, c Call) error
 }
 
@@ -139,6 +139,11 @@ func (f *FaultStore) call(ctx context.Context, op Op, key string, do func() erro
 	if x == nil {
 		return do()
 	}
+	if x.Hook != nil {
+		if err := x.Hook(ctx, c); err != nil {
+			return err
+		}
+	}
 	if x.Delay > 0 {
 		select {
 		case <-time.After(x.Delay):
@@ -149,11 +154,6 @@ func (f *FaultStore) call(ctx context.Context, op Op, key string, do func() erro
 	if x.Hang {
 		<-ctx.Done()
 		return ctx.Err()
-	}
-	if x.Hook != nil {
-		if err := x.Hook(ctx, c); err != nil {
-			return err
-		}
 	}
 	if x.Before != nil {
 		return x.Before
