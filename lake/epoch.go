@@ -55,7 +55,18 @@ func (s *session) due() bool {
 // asked says whether somebody waits for what has been received.
 func (s *session) asked() bool {
 	reached := func(r request) bool { return r.lsn <= max(s.position, s.idle) }
-	return slices.ContainsFunc(s.cuts, reached) || slices.ContainsFunc(s.waits, reached)
+	return slices.ContainsFunc(s.cuts, reached) || slices.ContainsFunc(s.waits, reached) && s.whole()
+}
+
+// whole says whether every table that can be followed is one of those that
+// move together, as readers see them: only then are "all commits" in the lake.
+func (s *session) whole() bool {
+	for _, m := range s.members {
+		if m.state == Loading || m.state == Behind || m.unseen && m.state == Streaming {
+			return false
+		}
+	}
+	return true
 }
 
 // settled does what can be done when nothing waits to be published: answer
@@ -79,8 +90,9 @@ func (s *session) settled() error {
 // answer replies to the requests that are satisfied at position at.
 func (s *session) answer(at wal.LSN, clean bool) {
 	keep := s.waits[:0]
+	whole := len(s.waits) > 0 && s.whole()
 	for _, r := range s.waits {
-		if r.lsn <= at {
+		if r.lsn <= at && whole {
 			r.reply <- reply{lsn: at, epoch: s.epochNo}
 		} else {
 			keep = append(keep, r)
