@@ -214,7 +214,7 @@ func (s *session) loadDone(r loadResult) error {
 	}
 	s.o.Fail("before-load-join")
 	m.table, m.store, m.position, m.joining, m.relKnown = r.table, r.table.store, r.floor, true, false
-	m.truncated = false // explains no file nodes but those the load saw
+	m.nodesAt = r.floor // a TRUNCATE from before explains no file nodes but those the load saw
 	m.decoder = wal.Decoder{}
 	if !r.caughtUp {
 		e := m.table.touch()

@@ -41,13 +41,14 @@ type member struct {
 	relKnown bool          // the table's layout fits rel
 	relFirst bool          // rel is the first of this session
 
-	truncated bool // a T explains that the file nodes changed
-	suspectAt wal.LSN
-	shapeAt   wal.LSN // WAL end when a look saw other columns than we have
-	missedAt  wal.LSN // WAL end when a look no longer found it
-	dropped   bool
-	progress  *progress // of the load under way, or the last
-	retryAt   time.Time // when a failed load may be tried again
+	truncatedAt wal.LSN // commit of the last T; it explains file nodes that changed after nodesAt
+	nodesAt     wal.LSN // WAL end when the file nodes we know were looked at
+	suspectAt   wal.LSN
+	shapeAt     wal.LSN // WAL end when a look saw other columns than we have
+	missedAt    wal.LSN // WAL end when a look no longer found it
+	dropped     bool
+	progress    *progress // of the load under way, or the last
+	retryAt     time.Time // when a failed load may be tried again
 }
 
 // enroll lists the source's tables beside those of the head.

@@ -328,7 +328,7 @@ func (s *session) apply(m *member, d *wal.Decoder, kind wal.Kind) error {
 	case wal.KindTruncate:
 		s.counters.Truncates.Add(1)
 		t.truncate()
-		m.truncated = true
+		m.truncatedAt = s.txn.final
 	}
 	if err := s.judge(m, err); err != nil || s.room.pending <= pendingBytesMax {
 		return err

@@ -244,8 +244,8 @@ func (s *session) lookAtFiles(m *member, t *wal.Table, end wal.LSN) bool {
 		return false // a TRUNCATE that explains it may still come
 	}
 	m.suspectAt = 0
-	if m.truncated {
-		m.truncated = false
+	if m.truncatedAt > m.nodesAt {
+		m.nodesAt = end
 		l := *m.table.layout
 		l.FileNodes = nodes
 		m.table.layout = &l

@@ -10,10 +10,10 @@ import (
 	"firn/lake/laketest"
 )
 
-// TestMirrorManyTables follows five hundred tables at once.
+// TestMirrorManyTables follows two hundred tables at once.
 func TestMirrorManyTables(t *testing.T) {
-	laketest.Short(t, "five hundred tables take a while")
-	const tables = 500
+	laketest.Short(t, "two hundred tables take a while")
+	const tables = 200
 	r := newRig(t)
 	r.o.Freshness = time.Second
 	for i := range tables {
