@@ -12,8 +12,8 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// CopyColumn is one column of a COPY. AsText casts it to text: for types that
-// have no binary form, or none that is wanted. Expr, where it is not empty, is an
+// CopyColumn is one column of a COPY. AsText selects its text by the type's
+// output function: for types that have no binary form, or none that is wanted. Expr, where it is not empty, is an
 // SQL expression over the table's columns to select instead.
 type CopyColumn struct {
 	Name   string
