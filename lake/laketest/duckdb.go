@@ -22,20 +22,38 @@ type DuckDBEngine struct{ w *worker }
 func DuckDB(t testing.TB) *DuckDBEngine {
 	t.Helper()
 	Short(t, "no DuckDB")
-	w, err := startWorker(python(need(t, readersTool)), "duckdb_worker.py", nil)
+	need(t, readersTool)
+	d, err := StartDuckDB(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(w.stop)
-	d := &DuckDBEngine{w}
-	ctx, cancel := context.WithTimeout(context.Background(), queryLimit)
+	t.Cleanup(d.Stop)
+	return d
+}
+
+// StartDuckDB starts a DuckDB outside a test; it dies with this process, or by
+// Stop.
+func StartDuckDB(ctx context.Context) (*DuckDBEngine, error) {
+	dir, err := readersTool.Ensure(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	w, err := startWorker(python(dir), "duckdb_worker.py", nil)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, queryLimit)
 	defer cancel()
 	extensions := []string{"avro", "httpfs", "iceberg", "postgres_scanner"}
 	if err := w.call(ctx, "load", map[string]any{"extensions": extensions}, nil); err != nil {
-		t.Fatalf("load DuckDB's extensions: %v", err)
+		w.stop()
+		return nil, fmt.Errorf("load DuckDB's extensions: %w", err)
 	}
-	return d
+	return &DuckDBEngine{w}, nil
 }
+
+// Stop ends a DuckDB of StartDuckDB.
+func (d *DuckDBEngine) Stop() { d.w.stop() }
 
 // Try runs SQL (of several statements the last one answers) and gives DuckDB's
 // error as it is.

@@ -147,7 +147,7 @@ func run(ctx context.Context, cmd *exec.Cmd, progress io.Writer) error {
 	cmd.Stdout, cmd.Stderr = &out, &out
 	cmd.WaitDelay = 5 * time.Second
 	say(progress, "  %s", what)
-	if err := spawn(cmd); err != nil {
+	if err := Spawn(cmd); err != nil {
 		return fmt.Errorf("run %s: %w", what, err)
 	}
 	done := make(chan error, 1)

@@ -38,7 +38,7 @@ var notForFirn = regexp.MustCompile(`^(FIRN_|PG|XDG_|AWS_)`)
 // Firn starts a mirror, and ends it after the test. It must not end before.
 func Firn(t testing.TB, o FirnOptions) *FirnProcess {
 	t.Helper()
-	bin, err := firnBinary()
+	bin, err := FirnBinary()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +86,7 @@ func Firn(t testing.TB, o FirnOptions) *FirnProcess {
 func (f *FirnProcess) start(t testing.TB) {
 	t.Helper()
 	f.cmd.Stdout, f.cmd.Stderr = f.log, f.log
-	if err := spawn(f.cmd); err != nil {
+	if err := Spawn(f.cmd); err != nil {
 		t.Fatal(err)
 	}
 	cmd := f.cmd

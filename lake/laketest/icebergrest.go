@@ -42,7 +42,7 @@ func IcebergREST(t testing.TB, s *MinIOServer, bucket string) (uri string) {
 	}
 	log := &tailWriter{max: 16 << 10}
 	cmd.Stdout, cmd.Stderr = log, log
-	if err := spawn(cmd); err != nil {
+	if err := Spawn(cmd); err != nil {
 		t.Fatalf("start Iceberg's REST catalog: %v", err)
 	}
 	ended := make(chan error, 1)

@@ -30,6 +30,8 @@ type MinIOServer struct {
 	SecretKey string
 	Client    *minio.Client
 
+	cmd     *exec.Cmd
+	ended   chan error
 	buckets atomic.Int64
 }
 
@@ -48,11 +50,17 @@ func MinIO(t testing.TB) *MinIOServer {
 }
 
 func startMinIO() (*MinIOServer, error) {
-	dir, err := minioTool.Ensure(context.Background(), nil)
+	data, err := SharedDir("minio")
 	if err != nil {
 		return nil, err
 	}
-	data, err := sharedDir("minio")
+	return StartMinIO(context.Background(), data)
+}
+
+// StartMinIO starts a MinIO of one's own, outside a test, with its data in a
+// folder. It dies with this process, or by Stop.
+func StartMinIO(ctx context.Context, data string) (*MinIOServer, error) {
+	dir, err := minioTool.Ensure(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -80,14 +88,14 @@ func startMinIOOnce(binary, data string) (*MinIOServer, error) {
 	log := &tailWriter{max: 16 << 10}
 	cmd := exec.Command(binary, "server", "--quiet", "--address", s.Host, data)
 	cmd.Env = append(os.Environ(), "MINIO_ROOT_USER="+s.AccessKey, "MINIO_ROOT_PASSWORD="+s.SecretKey,
-		"MINIO_BROWSER=off", "MINIO_UPDATE=off", "CI=true", "HOME="+data)
+		"MINIO_PROMETHEUS_AUTH_TYPE=public", "MINIO_BROWSER=off", "MINIO_UPDATE=off", "CI=true", "HOME="+data)
 	cmd.Stdout, cmd.Stderr = log, log
-	if err := spawn(cmd); err != nil {
+	if err := Spawn(cmd); err != nil {
 		return nil, fmt.Errorf("start MinIO: %w", err)
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
-	if err := waitHTTP(s.Endpoint+"/minio/health/live", time.Minute, ended); err != nil {
+	s.cmd, s.ended = cmd, make(chan error, 1)
+	go func() { s.ended <- cmd.Wait() }()
+	if err := waitHTTP(s.Endpoint+"/minio/health/live", time.Minute, s.ended); err != nil {
 		_ = cmd.Process.Kill()
 		return nil, fmt.Errorf("start MinIO: %w; it wrote: %s", err, log)
 	}
@@ -96,6 +104,15 @@ func startMinIOOnce(binary, data string) (*MinIOServer, error) {
 		Region: s.Region,
 	})
 	return s, err
+}
+
+// PID is the server's process.
+func (s *MinIOServer) PID() int { return s.cmd.Process.Pid }
+
+// Stop ends a server of StartMinIO at once and waits for its end. Its data stay.
+func (s *MinIOServer) Stop() {
+	_ = s.cmd.Process.Kill() // it may have ended
+	<-s.ended
 }
 
 // Bucket makes a bucket for one test and removes it with its objects after.

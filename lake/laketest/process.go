@@ -27,8 +27,8 @@ var spawner = sync.OnceValue(func() chan<- func() {
 	return work
 })
 
-// spawn starts a child that dies with this process, however this one ends.
-func spawn(cmd *exec.Cmd) error {
+// Spawn starts a child that dies with this process, however this one ends.
+func Spawn(cmd *exec.Cmd) error {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
@@ -93,8 +93,9 @@ var processDir = sync.OnceValues(func() (string, error) {
 // held keeps the process folder's lock from being collected, and so closed.
 var held *flock.Flock
 
-// sharedDir makes a folder of that name in the process folder.
-func sharedDir(name string) (string, error) {
+// SharedDir makes a folder that lives as long as this process, below the
+// temporary folder; one that is killed leaves it to the next to remove.
+func SharedDir(name string) (string, error) {
 	base, err := processDir()
 	if err != nil {
 		return "", fmt.Errorf("make a folder for shared test servers: %w", err)

@@ -17,10 +17,10 @@ import (
 // and the next process must sweep its folder.
 func TestNothingOutlivesAKill(t *testing.T) {
 	if os.Getenv("FIRN_TEST_VICTIM") != "" {
-		dir, err := sharedDir("victim")
+		dir, err := SharedDir("victim")
 		require.NoError(t, err)
 		child := exec.Command("sleep", "600")
-		require.NoError(t, spawn(child))
+		require.NoError(t, Spawn(child))
 		fmt.Printf("victim %d %s\n", child.Process.Pid, dir)
 		time.Sleep(time.Minute)
 		return
@@ -32,7 +32,7 @@ func TestNothingOutlivesAKill(t *testing.T) {
 		cmd.Env = append(os.Environ(), "FIRN_TEST_VICTIM=1")
 		out, err := cmd.StdoutPipe()
 		require.NoError(t, err)
-		require.NoError(t, spawn(cmd))
+		require.NoError(t, Spawn(cmd))
 		for lines := bufio.NewScanner(out); lines.Scan(); {
 			if strings.HasPrefix(lines.Text(), "victim ") {
 				_, err := fmt.Sscanf(lines.Text(), "victim %d %s", &child, &dir)

@@ -57,7 +57,7 @@ func StartReadme(t testing.TB) *Readme {
 		t.Fatal(err)
 	}
 	listen := fmt.Sprintf("127.0.0.1:%d", port)
-	bin, err := firnBinary()
+	bin, err := FirnBinary()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +121,7 @@ func (r *Readme) start(t testing.TB) {
 	script := strings.Replace(r.Block(t, "run"), "\nfirn run\n", "\nexec firn run\n", 1)
 	cmd := exec.Command("bash", "-ec", script)
 	cmd.Env, cmd.Stdout, cmd.Stderr = r.env, r.log, r.log
-	if err := spawn(cmd); err != nil {
+	if err := Spawn(cmd); err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
@@ -154,9 +154,9 @@ func readmeSQL(t testing.TB, url string, statements ...string) {
 	}
 }
 
-// firnBinary builds the program once for this process.
-var firnBinary = sync.OnceValues(func() (string, error) {
-	dir, err := sharedDir("bin")
+// FirnBinary builds the program once for this process.
+var FirnBinary = sync.OnceValues(func() (string, error) {
+	dir, err := SharedDir("bin")
 	if err != nil {
 		return "", err
 	}

@@ -31,7 +31,7 @@ var sharedSpark = sync.OnceValues(func() (*SparkEngine, error) {
 	if err != nil {
 		return nil, err
 	}
-	scratch, err := sharedDir("spark")
+	scratch, err := SharedDir("spark")
 	if err != nil {
 		return nil, err
 	}

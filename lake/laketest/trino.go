@@ -54,7 +54,7 @@ func startTrino() (*TrinoEngine, error) {
 	if err != nil {
 		return nil, err
 	}
-	scratch, err := sharedDir("trino")
+	scratch, err := SharedDir("trino")
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +77,7 @@ func startTrino() (*TrinoEngine, error) {
 		return nil, err
 	}
 	cmd.Stderr = cmd.Stdout // where Trino's logger takes standard output too
-	if err := spawn(cmd); err != nil {
+	if err := Spawn(cmd); err != nil {
 		return nil, fmt.Errorf("start Trino: %w", err)
 	}
 	ready := make(chan error, 1)

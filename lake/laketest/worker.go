@@ -62,14 +62,14 @@ func startWorker(interpreter, script string, args []string, env ...string) (*wor
 		return nil, err
 	}
 	w.out = bufio.NewReaderSize(out, 1<<20)
-	if err := spawn(w.cmd); err != nil {
+	if err := Spawn(w.cmd); err != nil {
 		return nil, fmt.Errorf("start %s: %w", script, err)
 	}
 	return w, nil
 }
 
 var workerScripts = sync.OnceValues(func() (string, error) {
-	dir, err := sharedDir("workers")
+	dir, err := SharedDir("workers")
 	if err != nil {
 		return "", err
 	}
