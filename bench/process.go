@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// usage is what a run cost.
+type usage struct {
+	wall      time.Duration
+	cpu       time.Duration // of the mirror
+	walsender time.Duration // of those alive at the end
+	postgres  time.Duration // of all Postgres' processes, walsenders too
+	store     time.Duration
+	anon      int64 // peak of the mirror's anonymous memory, in bytes
+	file      int64 // peak of its file-backed memory
+	requests  int64 // to the store, of all who asked
+	received  int64 // bytes that the store was sent
+}
+
+// meter measures from its making to end.
+type meter struct {
+	r     *rig
+	began time.Time
+	pid   int // of the mirror, started after
+	at    usage
+	quit  context.CancelFunc
+	done  chan struct{}
+	anon  atomic.Int64
+	file  atomic.Int64
+}
+
+// measure starts the clock and m. Both servers should have nothing else to do.
+func (r *rig) measure(ctx context.Context, m mirror) (*meter, error) {
+	w := &meter{r: r, done: make(chan struct{})}
+	var err error
+	if w.at, err = r.spent(ctx); err != nil {
+		return nil, err
+	}
+	w.began = time.Now()
+	if err := m.start(ctx); err != nil {
+		return nil, err
+	}
+	w.pid = m.pid()
+	ctx, w.quit = context.WithCancel(ctx)
+	go w.watch(ctx)
+	return w, nil
+}
+
+// end stops the clock; the mirror must still run.
+func (w *meter) end(ctx context.Context) (usage, error) {
+	u := usage{wall: time.Since(w.began)}
+	u.cpu = cpuTime(w.pid)
+	var err error
+	if u.walsender, err = w.r.walsenderTime(ctx); err != nil {
+		return u, err
+	}
+	u.postgres, u.store = familyTime(w.r.postmaster)-w.at.postgres, cpuTime(w.r.s3.PID())-w.at.store
+	w.quit()
+	<-w.done
+	u.anon, u.file = w.anon.Load(), w.file.Load()
+	after, err := w.r.spent(ctx)
+	u.requests, u.received = after.requests-w.at.requests, after.received-w.at.received
+	return u, err
+}
+
+// spent is what the servers have used until now.
+func (r *rig) spent(ctx context.Context) (usage, error) {
+	u := usage{}
+	var err error
+	u.requests, u.received, err = r.storeTraffic(ctx)
+	u.postgres, u.store = familyTime(r.postmaster), cpuTime(r.s3.PID())
+	return u, err
+}
+
+// watch samples the mirror's memory.
+func (w *meter) watch(ctx context.Context) {
+	defer close(w.done)
+	path := fmt.Sprintf("/proc/%d/status", w.pid)
+	for tick := time.NewTicker(20 * time.Millisecond); ; {
+		status, err := os.ReadFile(path)
+		if err != nil {
+			return // it has ended, which others notice
+		}
+		for line := range strings.Lines(string(status)) {
+			for name, top := range map[string]*atomic.Int64{"RssAnon:": &w.anon, "RssFile:": &w.file} {
+				if rest, ok := strings.CutPrefix(line, name); ok {
+					kb, _ := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+					top.Store(max(top.Load(), kb<<10))
+				}
+			}
+		}
+		select {
+		case <-ctx.Done():
+			tick.Stop()
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// tick is the unit of /proc's times; Linux shows them in hundredths of a
+// second on every architecture that Go knows.
+const tick = 10 * time.Millisecond
+
+// stat reads what the kernel says of a process: its parent, its own CPU time,
+// and that of the children that it has waited for.
+func stat(pid int) (parent int, own, waited time.Duration, ok bool) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, 0, 0, false
+	}
+	_, rest, _ := strings.Cut(string(b), ") ") // the name may hold anything but ends there
+	f := strings.Fields(rest)
+	if len(f) < 15 {
+		return 0, 0, 0, false
+	}
+	at := func(i int) time.Duration {
+		n, _ := strconv.ParseInt(f[i], 10, 64)
+		return time.Duration(n) * tick
+	}
+	parent, _ = strconv.Atoi(f[1])
+	return parent, at(11) + at(12), at(13) + at(14), true
+}
+
+// cpuTime is a process' own; 0 if there is none.
+func cpuTime(pid int) time.Duration {
+	_, own, _, _ := stat(pid)
+	return own
+}
+
+// familyTime is a process', its children's, and that of those that were.
+func familyTime(pid int) time.Duration {
+	_, own, waited, _ := stat(pid)
+	total := own + waited
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return total // only a bad pattern errs
+	}
+	for _, dir := range dirs {
+		child, _ := strconv.Atoi(filepath.Base(dir))
+		if parent, own, waited, ok := stat(child); ok && parent == pid {
+			total += own + waited
+		}
+	}
+	return total
+}
+
+// walsenderTime is the CPU time of the walsenders that run now.
+func (r *rig) walsenderTime(ctx context.Context) (time.Duration, error) {
+	rows, err := r.conn.Query(ctx, "select pid from pg_stat_replication")
+	if err != nil {
+		return 0, fmt.Errorf("list walsenders: %w", err)
+	}
+	defer rows.Close()
+	var total time.Duration
+	for rows.Next() {
+		var pid int
+		if err := rows.Scan(&pid); err != nil {
+			return 0, fmt.Errorf("list walsenders: %w", err)
+		}
+		total += cpuTime(pid)
+	}
+	return total, rows.Err()
+}

@@ -1,0 +1,3 @@
+package main
+
+func writeReport(dir string) error { return nil }
