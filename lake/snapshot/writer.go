@@ -1,12 +1,9 @@
 package snapshot
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"sync/atomic"
 	"time"
 
@@ -28,9 +25,10 @@ const (
 	zstdLevel = 1 // the default costs 40 % more CPU for 4 % of size
 )
 
-// writerProperties are how data and delete files are encoded. Dictionaries are
-// given up for columns where they don't pay.
-func writerProperties(sc *arrow.Schema, rowGroupRows int64) (*parquet.WriterProperties, error) {
+// writerProperties are how data and delete files are encoded. repeats says which
+// columns get a dictionary (nil: all), own which of these are given as indexes;
+// the others' are given up again where they don't pay.
+func writerProperties(sc *arrow.Schema, rowGroupRows int64, repeats, own func(field int) bool) (*parquet.WriterProperties, error) {
 	opts := []parquet.WriterProperty{
 		parquet.WithCreatedBy("firn"),
 		parquet.WithCompression(compress.Codecs.Zstd),
@@ -46,7 +44,13 @@ func writerProperties(sc *arrow.Schema, rowGroupRows int64) (*parquet.WriterProp
 		return nil, err
 	}
 	for i := range leaves.NumColumns() {
-		opts = append(opts, parquet.WithDictionaryCostFallbackFor(leaves.Column(i).Path(), true))
+		path := leaves.Column(i).Path()
+		field := sc.FieldIndices(leaves.Column(i).ColumnPath()[0])[0]
+		if repeats != nil && !repeats(field) {
+			opts = append(opts, parquet.WithDictionaryFor(path, false))
+		} else if own == nil || !own(field) {
+			opts = append(opts, parquet.WithDictionaryCostFallbackFor(path, true))
+		}
 	}
 	return parquet.NewWriterProperties(opts...), nil
 }
@@ -61,11 +65,12 @@ type fileWriter struct {
 	schema   *iceberg.Schema
 	arrow    *arrow.Schema
 	body     *body
-	pq       *pqarrow.FileWriter
+	pq       *pqarrow.FileWriter // nil until the first batch has come
+	dicts    []*dictionary       // of each column; nil: none of ours
+	group    int64               // rows in the open row group
 	rows     int64
 	bytes    atomic.Int64
 	version  int
-	full     bool // the row group: the next Write starts another
 	ended    bool
 }
 
@@ -92,15 +97,27 @@ func (t *Table) newFile(m *metadata, schema *iceberg.Schema, spec iceberg.Partit
 	if w.arrow, err = table.SchemaToArrowSchema(schema, nil, true, false); err != nil {
 		return nil, fmt.Errorf("start data file: %w", err)
 	}
-	props, err := writerProperties(w.arrow, t.o.RowGroupRows)
-	if err != nil {
-		return nil, fmt.Errorf("start data file: %w", err)
-	}
 	w.body = &body{dir: t.o.TempDir, limit: t.o.MemoryBytes}
-	if w.pq, err = pqarrow.NewFileWriter(w.arrow, w.body, props, pqarrow.NewArrowWriterProperties(pqarrow.WithStoreSchema())); err != nil {
-		return nil, fmt.Errorf("start data file: %w", err)
-	}
 	return w, nil
+}
+
+// begin starts the encoder, by what the first batch tells about the columns.
+func (w *fileWriter) begin(rec arrow.RecordBatch) error {
+	w.dicts = make([]*dictionary, rec.NumCols())
+	again := make([]bool, rec.NumCols())
+	for i, c := range rec.Columns() {
+		again[i] = repeats(c)
+		if again[i] && c.DataType().ID() == arrow.STRING {
+			w.dicts[i] = &dictionary{}
+		}
+	}
+	props, err := writerProperties(w.arrow, w.t.o.RowGroupRows,
+		func(i int) bool { return again[i] }, func(i int) bool { return w.dicts[i] != nil })
+	if err != nil {
+		return err
+	}
+	w.pq, err = pqarrow.NewFileWriter(w.arrow, w.body, props, pqarrow.NewArrowWriterProperties(pqarrow.WithStoreSchema()))
+	return err
 }
 
 // Path is the URI the file will have.
@@ -123,19 +140,67 @@ func (w *fileWriter) Write(rec arrow.RecordBatch) error {
 	// Equal but for metadata, which the encoder would compare too.
 	rec = array.NewRecordBatch(w.arrow, rec.Columns(), rec.NumRows())
 	defer rec.Release()
-	if w.full && rec.NumRows() > 0 {
-		if err := w.pq.NewBufferedRowGroupChecked(); err != nil {
+	for off := int64(0); off < rec.NumRows(); {
+		n := min(rec.NumRows()-off, w.t.o.RowGroupRows-w.group)
+		part := rec.NewSlice(off, off+n)
+		err := w.write(part)
+		part.Release()
+		if err != nil {
 			return fmt.Errorf("write data file: %w", err)
 		}
-		w.full = false
+		off += n
 	}
-	if err := w.pq.WriteBuffered(rec); err != nil {
-		return fmt.Errorf("write data file: %w", err)
+	return nil
+}
+
+// write encodes rows that the open row group has room for.
+func (w *fileWriter) write(rec arrow.RecordBatch) error {
+	if w.pq == nil {
+		if err := w.begin(rec); err != nil {
+			return err
+		}
+	}
+	if w.group == 0 {
+		if err := w.pq.NewBufferedRowGroupChecked(); err != nil {
+			return err
+		}
+	} else if err := w.rewind(rec); err != nil {
+		return err
+	}
+	for i, c := range rec.Columns() {
+		if d := w.dicts[i]; d != nil {
+			c = d.encode(c)
+			defer c.Release()
+		}
+		if err := w.pq.WriteColumnData(c); err != nil {
+			return err
+		}
 	}
 	w.rows += rec.NumRows()
+	w.group += rec.NumRows()
 	w.bytes.Store(w.pq.TotalCompressedBytes())
-	w.full = w.pq.RowGroupTotalCompressedBytes() >= w.t.o.RowGroupBytes
+	if w.group >= w.t.o.RowGroupRows || w.pq.RowGroupTotalCompressedBytes() >= w.t.o.RowGroupBytes {
+		w.endGroup()
+	}
 	return nil
+}
+
+// rewind goes back to the row group's first column: a record without rows is
+// what the encoder does that for.
+func (w *fileWriter) rewind(rec arrow.RecordBatch) error {
+	none := rec.NewSlice(0, 0)
+	defer none.Release()
+	return w.pq.WriteBuffered(none)
+}
+
+// endGroup makes the next write begin another row group.
+func (w *fileWriter) endGroup() {
+	w.group = 0
+	for _, d := range w.dicts {
+		if d != nil {
+			d.reset()
+		}
+	}
 }
 
 // Close ends the file and starts its upload, which goes on after Close has
@@ -149,6 +214,7 @@ func (w *fileWriter) Close(ctx context.Context) (*lake.NewFile, error) {
 		return nil, nil
 	}
 	w.ended = true
+	w.endGroup()
 	if err := w.pq.Close(); err != nil {
 		w.body.discard()
 		return nil, fmt.Errorf("close data file: %w", err)
@@ -194,11 +260,7 @@ func (w *fileWriter) upload(ctx context.Context) error {
 		return fmt.Errorf("upload %s: %w", w.key, err)
 	}
 	defer w.t.o.Uploads.release()
-	r, err := w.body.reader()
-	if err != nil {
-		return fmt.Errorf("upload %s: %w", w.key, err)
-	}
-	if err := w.t.o.Store.Put(ctx, w.key, r, w.body.size); err != nil {
+	if err := w.t.o.Store.Put(ctx, w.key, w.body.reader(), w.body.size); err != nil {
 		return fmt.Errorf("upload %s: %w", w.key, err)
 	}
 	return nil
@@ -210,54 +272,6 @@ func (w *fileWriter) Abort() {
 		return
 	}
 	w.ended = true
+	w.endGroup()
 	w.body.discard()
-}
-
-// body holds a file being encoded: in memory, and past the limit in a temporary
-// file, which has no name and so is gone with the process.
-type body struct {
-	dir   string
-	limit int64
-	buf   bytes.Buffer
-	file  *os.File
-	size  int64
-}
-
-func (b *body) Write(p []byte) (int, error) {
-	if b.file == nil && b.size+int64(len(p)) > b.limit {
-		f, err := os.CreateTemp(b.dir, "firn-*.parquet")
-		if err != nil {
-			return 0, err
-		}
-		if err := os.Remove(f.Name()); err != nil {
-			return 0, errors.Join(err, f.Close())
-		}
-		b.file = f
-		if _, err := f.Write(b.buf.Bytes()); err != nil {
-			return 0, err
-		}
-		b.buf = bytes.Buffer{}
-	}
-	b.size += int64(len(p))
-	if b.file != nil {
-		return b.file.Write(p)
-	}
-	return b.buf.Write(p)
-}
-
-func (b *body) reader() (io.ReadSeeker, error) {
-	if b.file == nil {
-		return bytes.NewReader(b.buf.Bytes()), nil
-	}
-	_, err := b.file.Seek(0, io.SeekStart)
-	return b.file, err
-}
-
-// discard frees what the body holds. The file has no name: closing it is all.
-func (b *body) discard() {
-	b.buf = bytes.Buffer{}
-	if b.file != nil {
-		_ = b.file.Close()
-		b.file = nil
-	}
 }
