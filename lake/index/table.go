@@ -107,6 +107,12 @@ func (t *table) get(h uint64, k Key) uint64 {
 	}
 }
 
+// look reads the slot where hash h belongs, so that it is near when it is needed.
+func (t *table) look(h uint64) uint64 {
+	s := t.dir[h>>t.shift]
+	return s.slots[int(s.home(h))*s.words]
+}
+
 // put sets the word of a unique key and returns the one it had.
 func (t *table) put(h uint64, k Key, w uint64) (before uint64, err error) {
 	for {
@@ -214,6 +220,40 @@ func (t *table) grow(s *segment, coming int) error {
 		}
 		return fmt.Errorf("grow segment of %d slots: %w", len(s.slots)/t.words, err)
 	}
+	for _, n := range repl {
+		t.point(n)
+	}
+	return nil
+}
+
+// reserve gives an empty table segments that so many rows fill to about two
+// thirds.
+func (t *table) reserve(rows int64) error {
+	log2, depth := uint8(minLog), uint8(0)
+	for log2 < t.maxLog && rows > 1<<log2*5/8 {
+		log2++
+	}
+	for rows>>depth > 1<<log2*5/8 && depth < maxDepth {
+		depth++
+	}
+	var repl []*segment
+	err := func() error {
+		for i := range uint64(1) << depth {
+			n, err := t.alloc(log2, depth, i<<(64-depth))
+			if err != nil {
+				return err
+			}
+			repl = append(repl, n)
+		}
+		return nil
+	}()
+	if err != nil {
+		for _, n := range repl {
+			n.free()
+		}
+		return err
+	}
+	t.free()
 	for _, n := range repl {
 		t.point(n)
 	}

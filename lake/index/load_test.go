@@ -1,0 +1,65 @@
+package index
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestReserve loads fewer, as many and more rows than room was made for.
+func TestReserve(t *testing.T) {
+	for _, o := range []Options{{baseLog: 9, overlayLog: 9}, {Wide: true, baseLog: 9, overlayLog: 9}, {Multi: true, baseLog: 9, overlayLog: 9}} {
+		for _, expected := range []int64{0, 1, 100, 400, 5000, 100_000} {
+			dir := t.TempDir()
+			x, err := Open(dir, o)
+			require.NoError(t, err)
+			require.NoError(t, x.Reserve(expected))
+			const rows = 5000
+			key := func(i uint64) Key {
+				k := Key{Lo: i}
+				if x.o.Wide {
+					k.Hi = mix(i) &^ levelMask
+				}
+				return k
+			}
+			require.NoError(t, x.Load(func(put func(Key, Loc) error) error {
+				for i := range uint64(rows) {
+					require.NoError(t, put(key(i), Loc{1, uint32(i)}))
+				}
+				return nil
+			}))
+			require.NoError(t, x.CommitLoad(1, 1, []FileName{{1, "a"}}))
+			require.ErrorIs(t, x.Reserve(1), ErrState)
+			require.NoError(t, x.Close())
+			x, err = Open(dir, o)
+			require.NoError(t, err)
+			require.EqualValues(t, rows, x.Len())
+			for i := range uint64(rows) {
+				l, ok := x.Get(key(i))
+				require.True(t, ok)
+				require.Equal(t, Loc{1, uint32(i)}, l)
+			}
+			require.NoError(t, x.Close())
+		}
+	}
+}
+
+// TestLoadTellsDuplicates: however late.
+func TestLoadTellsDuplicates(t *testing.T) {
+	for _, rows := range []int{2, loadAhead, loadAhead + 1, 3*loadAhead - 1} {
+		x, err := Open(t.TempDir(), Options{})
+		require.NoError(t, err)
+		err = x.Load(func(put func(Key, Loc) error) error {
+			for i := range rows {
+				if err := put(Key{Lo: uint64(i % (rows - 1))}, Loc{1, uint32(i)}); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		require.ErrorIs(t, err, ErrDuplicate)
+		require.Equal(t, Empty, x.State().Phase)
+		require.Zero(t, x.Len())
+		require.NoError(t, x.Close())
+	}
+}
