@@ -53,6 +53,7 @@ func updated(keys, keysShort, rows, rowsShort int64) drain {
 	return drain{
 		tables: []string{"accounts"},
 		rows:   func(r *rig) int64 { return r.size(rows, rowsShort) },
+		keys:   func(r *rig) int64 { return r.size(keys, keysShort) },
 		setup: func(ctx context.Context, r *rig) error {
 			return r.exec(ctx, "create table accounts (id bigint primary key, balance bigint, name text)",
 				fmt.Sprintf("insert into accounts select i, 0, 'account ' || i from generate_series(1, %d) i", r.size(keys, keysShort)))
@@ -184,6 +185,8 @@ var drains = []workload{
 	{kind: "drain", name: "transaction", about: "one transaction of 1M inserts, streamed", disk: 5 * gigabyte, run: inserted(1_000_000, 20_000, 1_000_000, 20_000).run},
 	{kind: "drain", name: "one-row", about: "300,000 inserts, each a transaction", disk: 4 * gigabyte, run: inserted(300_000, 1_000, 1, 1).run},
 	{kind: "drain", name: "updates", about: "1M random single-row updates over 10M keys, 100 a transaction", disk: 14 * gigabyte, run: updated(10_000_000, 5_000, 1_000_000, 2_000).run},
+	{kind: "drain", name: "updates-1M", about: "the same over 1M keys", disk: 4 * gigabyte, run: updated(1_000_000, 5_000, 1_000_000, 2_000).run},
+	{kind: "drain", name: "updates-100k", about: "the same over 100,000 keys", disk: 3 * gigabyte, run: updated(100_000, 5_000, 1_000_000, 2_000).run},
 	{kind: "drain", name: "deletes", about: "1M deletes in no order from 3M rows, 100 a transaction", disk: 6 * gigabyte, run: deleted().run},
 	{kind: "drain", name: "toast", about: "1M updates that leave a TOASTed column of 2.4 KB untouched", disk: 14 * gigabyte, run: untouched().run},
 	{kind: "drain", name: "tpcb", about: "100,000 transactions of pgbench's TPC-B-like mix, 400,000 changes", disk: 4 * gigabyte, run: tpcb().run},

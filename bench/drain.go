@@ -13,6 +13,7 @@ type drain struct {
 	setup   func(ctx context.Context, r *rig) error            // the tables, and what they hold before
 	backlog func(ctx context.Context, r *rig, round int) error // another one for each round
 	rows    func(r *rig) int64                                 // changes in a backlog
+	keys    func(r *rig) int64                                 // of the table, where they are plotted
 	yaml    string
 	once    bool // one round, whose preparation takes long
 }
@@ -68,7 +69,10 @@ func (d drain) run(ctx context.Context, r *rig, result *Result) error {
 	result.add(perFloor, ratio.floor.Seconds()/ratio.wall.Seconds(), "×")
 	result.add("CPU of firn per million rows", run.cpu.Seconds()/rows*1e6, "s")
 	result.usage(run.usage)
-	result.Series = append(result.Series, Series{Plot: "drain", Name: result.Workload, X: "round", Y: "changes per second", Points: points(runs, func(d drained) float64 { return rows / d.wall.Seconds() })})
+	if d.keys != nil {
+		result.Series = append(result.Series, Series{Plot: "size", Name: "random single-row updates", X: "keys", Y: "updates per second",
+			Points: [][2]float64{{float64(d.keys(r)), rows / run.wall.Seconds()}}})
+	}
 	return nil
 }
 
@@ -107,8 +111,11 @@ func (d drain) round(ctx context.Context, r *rig, m mirror, round int) (out drai
 	if err != nil {
 		return out, err
 	}
-	w, err := r.measure(ctx, m)
+	w, err := r.meter(ctx)
 	if err != nil {
+		return out, err
+	}
+	if err := w.start(ctx, m); err != nil {
 		return out, err
 	}
 	if err := m.reach(ctx, end); err != nil {
@@ -162,13 +169,4 @@ func median[T any, V int64 | time.Duration | float64](all []T, by func(T) V) T {
 		return 0
 	})
 	return sorted[len(sorted)/2]
-}
-
-// points numbers values from 1.
-func points[T any](all []T, value func(T) float64) [][2]float64 {
-	var out [][2]float64
-	for i, v := range all {
-		out = append(out, [2]float64{float64(i + 1), value(v)})
-	}
-	return out
 }

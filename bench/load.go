@@ -67,8 +67,11 @@ func (l load) round(ctx context.Context, r *rig, round int) (out drained, err er
 	if err != nil {
 		return out, err
 	}
-	w, err := r.measure(ctx, m)
+	w, err := r.meter(ctx)
 	if err != nil {
+		return out, err
+	}
+	if err := w.start(ctx, m); err != nil {
 		return out, err
 	}
 	if err := m.reach(ctx, end); err != nil {

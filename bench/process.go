@@ -24,11 +24,11 @@ type usage struct {
 	received  int64 // bytes that the store was sent
 }
 
-// meter measures from its making to end.
+// meter measures from start to end.
 type meter struct {
 	r     *rig
 	began time.Time
-	pid   int // of the mirror, started after
+	pid   int // of the mirror
 	at    usage
 	quit  context.CancelFunc
 	done  chan struct{}
@@ -36,21 +36,23 @@ type meter struct {
 	file  atomic.Int64
 }
 
-// measure starts the clock and m. Both servers should have nothing else to do.
-func (r *rig) measure(ctx context.Context, m mirror) (*meter, error) {
-	w := &meter{r: r, done: make(chan struct{})}
-	var err error
-	if w.at, err = r.spent(ctx); err != nil {
-		return nil, err
-	}
+// meter notes what the servers have used until now, which takes a moment; they
+// should have nothing to do from then on.
+func (r *rig) meter(ctx context.Context) (*meter, error) {
+	at, err := r.spent(ctx)
+	return &meter{r: r, at: at, done: make(chan struct{})}, err
+}
+
+// start starts the clock and m.
+func (w *meter) start(ctx context.Context, m mirror) error {
 	w.began = time.Now()
 	if err := m.start(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	w.pid = m.pid()
 	ctx, w.quit = context.WithCancel(ctx)
 	go w.watch(ctx)
-	return w, nil
+	return nil
 }
 
 // end stops the clock; the mirror must still run.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -87,7 +88,7 @@ func (r *Result) print(out io.Writer) {
 func number(v float64) string {
 	switch {
 	case v == float64(int64(v)) && v < 1e15 && v > -1e15, v >= 1000:
-		return grouped(int64(v + 0.5))
+		return grouped(int64(math.Round(v)))
 	case v >= 100:
 		return fmt.Sprintf("%.0f", v)
 	case v >= 10:

@@ -17,9 +17,10 @@ import (
 )
 
 // storeTraffic asks MinIO how many requests it has had and how many bytes came
-// with them. It keeps its answer for a second, so we wait that long.
+// with them. It keeps its answer for a second or so, which we wait for where
+// figures count.
 func (r *rig) storeTraffic(ctx context.Context) (requests, received int64, err error) {
-	time.Sleep(2 * time.Second)
+	time.Sleep(time.Duration(r.size(2000, 0)) * time.Millisecond)
 	text, err := get(ctx, r.s3.Endpoint+"/minio/metrics/v3/api/requests")
 	if err != nil {
 		return 0, 0, fmt.Errorf("ask MinIO for its traffic: %w", err)
@@ -78,6 +79,7 @@ func get(ctx context.Context, address string) (string, error) {
 type slowStore struct {
 	endpoint string
 	delay    atomic.Int64 // nanoseconds, before a request goes on
+	requests atomic.Int64
 	server   *http.Server
 }
 
@@ -98,6 +100,7 @@ func newSlowStore(endpoint string) (*slowStore, error) {
 		Transport: &http.Transport{MaxIdleConnsPerHost: 256, DisableCompression: true},
 	}
 	s.server = &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		s.requests.Add(1)
 		time.Sleep(time.Duration(s.delay.Load()))
 		proxy.ServeHTTP(w, req)
 	})}
