@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 
 	"github.com/spf13/cobra"
 
@@ -35,15 +36,20 @@ S3 credentials come from where the AWS tools look for them.`,
 	}
 	flags := config.NewFlags(cmd.Flags(), "postgres", "warehouse", "s3-endpoint", "reader-s3-endpoint", "catalog",
 		"listen", "token-file", "freshness", "state", "tables")
+	profiles := profileFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		c, err := flags.Read()
+		if err != nil {
+			return err
+		}
+		stop, err := profiles.start()
 		if err != nil {
 			return err
 		}
 		if flags.ShowsPassword() {
 			a.say("warning: the password in --postgres is visible to every user of this machine (ps); use FIRN_POSTGRES, PGPASSWORD or ~/.pgpass")
 		}
-		return a.run(cmd.Context(), c)
+		return errors.Join(a.run(cmd.Context(), c), stop())
 	}
 	return cmd
 }
