@@ -44,7 +44,7 @@ every row of the lake, as DuckDB reads it, equals Postgres.`,
 	f.Int64Var(&o.seed, "seed", 1, "of all that is random in the workloads")
 	f.StringVar(&o.cpuprofile, "cpuprofile", "", "write the CPU profile of the last firn that was measured to this file")
 	f.StringVar(&o.trace, "trace", "", "write its execution trace to this file")
-	f.StringVar(&o.peer, "peer", "", "measure another tool by load and drain: see `bench load --help`")
+	f.StringVar(&o.peer, "peer", "", "measure another tool by load and drain; bench load --help says how")
 	for _, kind := range kinds() {
 		root.AddCommand(kindCommand(o, kind))
 	}
@@ -53,7 +53,7 @@ every row of the lake, as DuckDB reads it, equals Postgres.`,
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				return runAndKeep(cmd.Context(), o, func(c workload) bool { return !c.big })
 			}},
-		&cobra.Command{Use: "big", Short: "The cases that need hours of disk space: 100M keys, a 10M-row transaction; and the report", Args: cobra.NoArgs,
+		&cobra.Command{Use: "big", Short: "The cases that need the most disk: 100M keys, a 10M-row transaction; and the report", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				return runAndKeep(cmd.Context(), o, func(c workload) bool { return c.big })
 			}},
@@ -70,7 +70,7 @@ func kindCommand(o *options, kind string) *cobra.Command {
 	for _, c := range workloads {
 		if c.kind == kind {
 			names = append(names, c.name)
-			fmt.Fprintf(&long, "  %-14s %s\n", c.name, c.about)
+			fmt.Fprintf(&long, "  %-16s %s\n", c.name, c.about)
 		}
 	}
 	if kind == "load" || kind == "drain" {
@@ -148,6 +148,9 @@ func runCases(ctx context.Context, o *options, chosen func(workload) bool) ([]*R
 
 // runAndKeep is runCases for what goes into the report.
 func runAndKeep(ctx context.Context, o *options, chosen func(workload) bool) error {
+	if o.peer != "" {
+		return errors.New("--peer is for load and drain")
+	}
 	results, err := runCases(ctx, o, chosen)
 	err = errors.Join(err, writeJSON(o.json, results))
 	if o.short {

@@ -30,7 +30,7 @@ The script brings the tables into the lake, as they are in Postgres when it
 starts. It then prints, for each table, a line "lake TABLE METADATA" (the URI of
 the metadata.json to compare) and a line "done", and may end or go on until
 SIGTERM. For drain it is started twice, before the backlog is written and after.
-CPU and memory are those of the script's own process: let it exec the tool.
+CPU and memory are those of the script and of what it starts itself.
 `
 
 // peer is another tool.

@@ -58,7 +58,7 @@ func (w *meter) start(ctx context.Context, m mirror) error {
 // end stops the clock; the mirror must still run.
 func (w *meter) end(ctx context.Context) (usage, error) {
 	u := usage{wall: time.Since(w.began)}
-	u.cpu = cpuTime(w.pid)
+	u.cpu = familyTime(w.pid)
 	var err error
 	if u.walsender, err = w.r.walsenderTime(ctx); err != nil {
 		return u, err
@@ -81,30 +81,46 @@ func (r *rig) spent(ctx context.Context) (usage, error) {
 	return u, err
 }
 
-// watch samples the mirror's memory.
+// watch samples the memory of the mirror, and of what it has started.
 func (w *meter) watch(ctx context.Context) {
 	defer close(w.done)
-	path := fmt.Sprintf("/proc/%d/status", w.pid)
-	for tick := time.NewTicker(20 * time.Millisecond); ; {
-		status, err := os.ReadFile(path)
-		if err != nil {
-			return // it has ended, which others notice
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	var pids []int
+	for n := 0; ; n++ {
+		if n%50 == 0 {
+			pids = append(children(w.pid), w.pid)
 		}
-		for line := range strings.Lines(string(status)) {
-			for name, top := range map[string]*atomic.Int64{"RssAnon:": &w.anon, "RssFile:": &w.file} {
-				if rest, ok := strings.CutPrefix(line, name); ok {
-					kb, _ := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
-					top.Store(max(top.Load(), kb<<10))
-				}
-			}
+		var anon, file int64
+		for _, pid := range pids {
+			a, f := memory(pid)
+			anon, file = anon+a, file+f
 		}
+		w.anon.Store(max(w.anon.Load(), anon))
+		w.file.Store(max(w.file.Load(), file))
 		select {
 		case <-ctx.Done():
-			tick.Stop()
 			return
 		case <-tick.C:
 		}
 	}
+}
+
+// memory is what is resident of a process, in bytes; 0 if there is none.
+func memory(pid int) (anon, file int64) {
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, 0
+	}
+	for line := range strings.Lines(string(status)) {
+		for name, into := range map[string]*int64{"RssAnon:": &anon, "RssFile:": &file} {
+			if rest, ok := strings.CutPrefix(line, name); ok {
+				kb, _ := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+				*into = kb << 10
+			}
+		}
+	}
+	return anon, file
 }
 
 // tick is the unit of /proc's times; Linux shows them in hundredths of a
@@ -139,19 +155,28 @@ func cpuTime(pid int) time.Duration {
 
 // familyTime is a process', its children's, and that of those that were.
 func familyTime(pid int) time.Duration {
-	_, own, waited, _ := stat(pid)
-	total := own + waited
-	dirs, err := filepath.Glob("/proc/[0-9]*")
-	if err != nil {
-		return total // only a bad pattern errs
-	}
-	for _, dir := range dirs {
-		child, _ := strconv.Atoi(filepath.Base(dir))
-		if parent, own, waited, ok := stat(child); ok && parent == pid {
-			total += own + waited
-		}
+	total := time.Duration(0)
+	for _, pid := range append(children(pid), pid) {
+		_, own, waited, _ := stat(pid)
+		total += own + waited
 	}
 	return total
+}
+
+// children are the processes that a process has started itself.
+func children(parent int) []int {
+	dirs, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return nil // only a bad pattern errs
+	}
+	var pids []int
+	for _, dir := range dirs {
+		pid, _ := strconv.Atoi(filepath.Base(dir))
+		if of, _, _, ok := stat(pid); ok && of == parent {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }
 
 // walsenderTime is the CPU time of the walsenders that run now.
