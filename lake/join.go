@@ -74,7 +74,7 @@ func (s *session) replay(m *member, until time.Time) (more bool, err error) {
 			return false, fmt.Errorf("replay changes of %s: %w", m.ident, err)
 		}
 		if kind == wal.KindRelation {
-			m.described(m.decoder.Relation)
+			m.described(m.decoder.Relation, xid)
 			continue
 		}
 		if !m.takes(lsn) {

@@ -91,6 +91,7 @@ func (o *Options) setDefaults() {
 var FailPoints = []string{
 	"before-upload", "after-upload", "before-publish", "after-publish", "before-ack",
 	"in-merge", "after-merge", "before-load-join", "in-load", "before-slot", "after-slot",
+	"after-look",
 }
 
 // Lake mirrors one database.

@@ -34,6 +34,7 @@ type loadOrder struct {
 type loadResult struct {
 	member   *member
 	table    *Table
+	desc     *wal.Table // as its rows were loaded
 	files    []*NewFile
 	floor    wal.LSN
 	replaces bool // the rows replace those the lake has
@@ -150,7 +151,7 @@ func (s *session) loadTable(ctx context.Context, snap Snapshot, o loadOrder, bas
 		r.err = fmt.Errorf("load %s: %w", o.ident, err)
 		return r
 	}
-	r.table = table
+	r.table, r.desc = table, t
 	return r
 }
 
@@ -214,7 +215,10 @@ func (s *session) loadDone(r loadResult) error {
 	}
 	s.o.Fail("before-load-join")
 	m.table, m.store, m.position, m.joining, m.relKnown = r.table, r.table.store, r.floor, true, false
-	m.nodesAt = r.floor // a TRUNCATE from before explains no file nodes but those the load saw
+	m.loadedAt, m.moved, m.reshaped = s.looks, nil, nil
+	if r.desc != nil {
+		m.desc = r.desc
+	}
 	m.decoder = wal.Decoder{}
 	if !r.caughtUp {
 		e := m.table.touch()

@@ -40,11 +40,12 @@ type member struct {
 	rel      *wal.Relation // the newest the stream sent
 	relKnown bool          // the table's layout fits rel
 	relFirst bool          // rel is the first of this session
+	relBy    uint32        // the transaction that brought it; 0: none did
 
-	truncatedAt wal.LSN // commit of the last T; it explains file nodes that changed after nodesAt
-	nodesAt     wal.LSN // WAL end when the file nodes we know were looked at
-	suspectAt   wal.LSN
-	shapeAt     wal.LSN // WAL end when a look saw other columns than we have
+	loadedAt    int      // looks that had begun when it was loaded: they may be older than its rows
+	truncatedBy []uint32 // the last transactions that brought a T
+	moved       *sighting
+	reshaped    *sighting
 	missedAt    wal.LSN // WAL end when a look no longer found it
 	dropped     bool
 	progress    *progress // of the load under way, or the last
@@ -313,7 +314,7 @@ func (s *session) keepRelation(m *member) {
 		}
 	}
 	for {
-		_, _, msg, err := r.Next()
+		_, xid, msg, err := r.Next()
 		if err == io.EOF {
 			return
 		}
@@ -328,6 +329,6 @@ func (s *session) keepRelation(m *member) {
 			s.fail(fmt.Errorf("read parked changes of %s: %w", m.ident, err))
 			return
 		}
-		m.described(m.decoder.Relation)
+		m.described(m.decoder.Relation, xid)
 	}
 }

@@ -20,9 +20,8 @@ type Source interface {
 
 // Catalog is what the source's system catalogs tell, at present.
 type Catalog interface {
-	// Tables describes the tables that the user's patterns match, usable or
-	// not.
-	Tables(ctx context.Context) ([]wal.Table, error)
+	// Look describes the tables that the user's patterns match, usable or not.
+	Look(ctx context.Context) (Look, error)
 	// Describe tells one table as it is now; nil: it no longer exists.
 	Describe(ctx context.Context, oid uint32) (*wal.Table, error)
 	// Publish makes the publication list exactly these tables, those of which
@@ -30,6 +29,14 @@ type Catalog interface {
 	// returns those that were not in it, or not as a whole: the stream lacks
 	// what they committed meanwhile.
 	Publish(ctx context.Context, tables, appended []wal.TableName) (added []wal.TableName, err error)
+}
+
+// Look is what one look at the catalogs saw. By the time it is taken up the
+// stream may be before it or past it.
+type Look struct {
+	Tables  []wal.Table
+	Visible wal.Visible // whose commits it saw
+	End     wal.LSN     // the server's WAL end after it: those commits are before
 }
 
 // Replication is the slot and what comes out of it.

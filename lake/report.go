@@ -75,10 +75,10 @@ func (s *session) accept(r request) {
 
 // pollResult is one look at the source's catalogs.
 type pollResult struct {
-	added  []wal.TableName // to the publication
-	tables []wal.Table
-	end    wal.LSN // the server's WAL end after the look
-	err    error
+	Look
+	no    int             // of the session's looks, from 1
+	added []wal.TableName // to the publication
+	err   error
 }
 
 // poll looks at the catalogs beside the owner.
@@ -87,21 +87,19 @@ func (s *session) poll() {
 		return
 	}
 	s.polling = true
+	s.looks++
+	no := s.looks
 	publish, names := !s.loading, s.published() // a load does it itself
 	s.group.Go(func() error {
-		var r pollResult
+		r := pollResult{no: no}
 		if publish {
 			var err error
 			if r.added, err = s.o.Source.Publish(s.ctx, names.tables, names.appended); err != nil && s.ctx.Err() == nil {
 				s.log.Warn("adjust publication; trying again at the next look", "err", err)
 			}
 		}
-		r.tables, r.err = s.o.Source.Tables(s.ctx)
-		if r.err == nil {
-			var id Identity
-			id, r.err = s.o.Source.Identify(s.ctx)
-			r.end = id.WALPosition
-		}
+		r.Look, r.err = s.o.Source.Look(s.ctx)
+		s.o.Fail("after-look")
 		select {
 		case s.polled <- r:
 		case <-s.ctx.Done():

@@ -46,6 +46,7 @@ type session struct {
 	loading bool
 	loads   chan loadResult
 	polling bool
+	looks   int // begun
 	polled  chan pollResult
 	joining []*member
 

@@ -98,7 +98,7 @@ func (s *session) begin(ctx context.Context) error {
 		return fmt.Errorf("identify source: %w", err)
 	}
 	s.source = fmt.Sprintf("%s/%d/%s", id.SystemID, id.Timeline, id.Database)
-	found, err := s.o.Source.Tables(ctx)
+	look, err := s.o.Source.Look(ctx)
 	if err != nil {
 		return fmt.Errorf("list tables: %w", err)
 	}
@@ -113,7 +113,7 @@ func (s *session) begin(ctx context.Context) error {
 			return err
 		}
 	}
-	s.enroll(found)
+	s.enroll(look.Tables)
 	names := s.published()
 	if born && len(names.tables)+len(names.appended) == 0 {
 		return &Refusal{Code: CodePreflight, Text: "No table can be mirrored" + s.whyNone(), Fix: "See --tables and the reasons in `firn doctor`."}

@@ -248,7 +248,7 @@ func (s *session) change(d *wal.Decoder, kind wal.Kind, raw []byte) error {
 			if m.changes != nil {
 				return s.parkFor(m, raw)
 			}
-			m.described(d.Relation)
+			m.described(d.Relation, s.txn.xid)
 		}
 		return nil
 	case wal.KindTruncate:
@@ -279,10 +279,12 @@ func (s *session) change(d *wal.Decoder, kind wal.Kind, raw []byte) error {
 	return fmt.Errorf("apply change: message %s is out of place", kind)
 }
 
-// described notes a new Relation message; it is fitted to the table before the
-// next row that the table takes. A partitioned table's comes again each time
-// the rows' partition changes, and then says nothing new.
-func (m *member) described(r *wal.Relation) {
+// described notes a new Relation message, which came in transaction by; it is
+// fitted to the table before the next row that the table takes. A partitioned
+// table's comes again each time the rows' partition changes, and then says
+// nothing new.
+func (m *member) described(r *wal.Relation, by uint32) {
+	m.relBy = by
 	if m.relKnown && m.desc != nil && m.desc.Partitioned && reflect.DeepEqual(m.rel, r) {
 		return
 	}
@@ -328,7 +330,7 @@ func (s *session) apply(m *member, d *wal.Decoder, kind wal.Kind) error {
 	case wal.KindTruncate:
 		s.counters.Truncates.Add(1)
 		t.truncate()
-		m.truncatedAt = s.txn.final
+		m.truncated(s.txn.xid)
 	}
 	if err := s.judge(m, err); err != nil || s.room.pending <= pendingBytesMax {
 		return err
@@ -382,7 +384,7 @@ func (s *session) parkFor(m *member, raw []byte) error {
 				return err
 			}
 			if kind == wal.KindRelation {
-				m.described(d.Relation)
+				m.described(d.Relation, s.txn.xid)
 				return nil
 			}
 			return s.changeOf(m, &d, kind, raw)

@@ -24,20 +24,20 @@ func (s *session) pollDone(r pollResult) error {
 	}
 	here := map[uint32]bool{}
 	changed := false
-	for i := range r.tables {
-		t := &r.tables[i]
+	for i := range r.Tables {
+		t := &r.Tables[i]
 		here[t.OID] = true
 		m := s.members[t.OID]
 		if m == nil {
 			s.welcome(t)
 			continue
 		}
-		if s.look(m, t, r.end) {
+		if s.look(m, t, &r) {
 			changed = true
 		}
 	}
 	for _, m := range s.sorted() {
-		if !here[m.oid] && !m.dropped && s.over(m, r.end) {
+		if !here[m.oid] && !m.dropped && s.over(m, r.End) {
 			s.gone(m)
 			changed = true
 		}
@@ -115,7 +115,7 @@ func (s *session) gone(m *member) {
 
 // look compares what the catalog says of a table with what we follow. It
 // returns true if the publication has to change.
-func (s *session) look(m *member, t *wal.Table, end wal.LSN) bool {
+func (s *session) look(m *member, t *wal.Table, r *pollResult) bool {
 	was := m.desc
 	m.desc, m.missedAt = t, 0
 	switch {
@@ -143,36 +143,53 @@ func (s *session) look(m *member, t *wal.Table, end wal.LSN) bool {
 	if m.table == nil || m.state != Streaming {
 		return false
 	}
-	if s.lookAtFiles(m, t, end) {
+	if r.no <= m.loadedAt {
+		return false
+	}
+	now := &sighting{table: t, visible: r.Visible, end: r.End}
+	if s.lookAtFiles(m, was, now) {
 		return true
 	}
-	s.lookAtColumns(m, t, end)
+	s.lookAtColumns(m, now)
 	return false
+}
+
+// sighting is a table as a look saw it. What it shows that the stream does not
+// is certain only once the stream has come to its end.
+type sighting struct {
+	table   *wal.Table
+	visible wal.Visible
+	end     wal.LSN
 }
 
 // lookAtColumns follows a change of the columns that no row change has come
 // after: the stream describes a table only before its next row. Once all has
 // been read that the look saw, the catalog's description is as good as the
-// stream's.
-func (s *session) lookAtColumns(m *member, t *wal.Table, end wal.LSN) {
-	if m.table == nil || m.table.layout.describes(t) {
-		m.shapeAt = 0
+// stream's, unless that has come from a transaction that the look did not see.
+func (s *session) lookAtColumns(m *member, now *sighting) {
+	s.settleColumns(m)
+	if m.table != nil && m.reshaped == nil && !m.table.layout.describes(now.table) {
+		m.reshaped = now
+		s.settleColumns(m)
+	}
+}
+
+func (s *session) settleColumns(m *member) {
+	p := m.reshaped
+	if p == nil || s.txn.open || !s.reached(p.end) {
 		return
 	}
-	if m.shapeAt == 0 {
-		m.shapeAt = end
-	}
-	if s.txn.open || !s.reached(m.shapeAt) {
+	m.reshaped = nil
+	if m.table == nil || m.table.layout.describes(p.table) || m.relBy != 0 && !p.visible.Sees(m.relBy) {
 		return
 	}
-	m.shapeAt = 0
-	if t.Partitioned && m.table.layout.swapped(t) {
+	if p.table.Partitioned && m.table.layout.swapped(p.table) {
 		// The repeated descriptions of a partitioned table are not looked
 		// into, so rows may have gone to the old column.
 		s.resync(m, "a column was dropped and another of its name added")
 		return
 	}
-	m.described(relationOf(t))
+	m.described(relationOf(p.table), m.relBy)
 	if err := s.bind(s.ctx, m); err != nil {
 		s.fail(err)
 	}
@@ -225,34 +242,74 @@ func relationOf(t *wal.Table) *wal.Relation {
 
 // lookAtFiles notices rows that were replaced without the stream's knowledge.
 // A relfilenode that changed is a hint: TRUNCATE, which the stream shows,
-// changes it too (PROTOCOL §27).
-func (s *session) lookAtFiles(m *member, t *wal.Table, end wal.LSN) bool {
-	nodes := fileNodes(t)
-	if slices.Equal(nodes, m.table.layout.FileNodes) {
-		m.suspectAt = 0
+// changes it too (PROTOCOL §27), and explains it if both are of one transaction.
+func (s *session) lookAtFiles(m *member, was *wal.Table, now *sighting) bool {
+	nodes := fileNodes(now.table)
+	switch {
+	case slices.Equal(nodes, m.table.layout.FileNodes):
+		m.moved = nil
 		return false
-	}
-	if t.Partitioned {
-		s.quarantine(m, "a partition was truncated, attached or detached, or a new one was made: the stream does not show that")
+	case now.table.Partitioned && !sameLeaves(was, now.table):
+		s.quarantine(m, "a partition was attached or detached, or a new one was made: the stream does not show that")
 		return true
-	}
-	if m.suspectAt == 0 {
-		m.suspectAt = end
-		return false
-	}
-	if max(s.position, s.idle) < m.suspectAt {
-		return false // a TRUNCATE that explains it may still come
-	}
-	m.suspectAt = 0
-	if m.truncatedAt > m.nodesAt {
-		m.nodesAt = end
+	case m.explained(now.table):
+		m.moved = nil
 		l := *m.table.layout
 		l.FileNodes = nodes
 		m.table.layout = &l
 		m.table.rows.layout = &l
 		m.table.touch().layout = true
 		return false
+	case m.moved == nil, m.explained(m.moved.table): // and in the latter case changed again since
+		m.moved = now
+	}
+	if !s.reached(m.moved.end) {
+		return false // a TRUNCATE that explains it may still come
+	}
+	m.moved = nil
+	if now.table.Partitioned {
+		s.quarantine(m, "a partition was truncated or its rows were rewritten: the stream does not show that")
+		return true
 	}
 	s.resync(m, "its rows were rewritten in place (ALTER TABLE, VACUUM FULL or CLUSTER)")
 	return false
+}
+
+// truncationsMax is how many transactions that truncated a table are kept in
+// mind: those that may commit between a look and its result. One forgotten
+// costs a needless load.
+const truncationsMax = 16
+
+func (m *member) truncated(by uint32) {
+	if len(m.truncatedBy) == truncationsMax {
+		m.truncatedBy = slices.Delete(m.truncatedBy, 0, 1)
+	}
+	m.truncatedBy = append(m.truncatedBy, by)
+}
+
+// explained says whether each file node of t that the layout does not know is
+// by a transaction that the stream showed to have truncated the table.
+func (m *member) explained(t *wal.Table) bool {
+	known := m.table.layout.FileNodes
+	strange := func(node, writer uint32) bool {
+		return !slices.Contains(known, node) && !slices.Contains(m.truncatedBy, writer)
+	}
+	if !t.Partitioned {
+		return !strange(t.FileNode, t.Writer)
+	}
+	return len(t.Leaves) == len(known) &&
+		!slices.ContainsFunc(t.Leaves, func(l wal.Leaf) bool { return strange(l.FileNode, l.Writer) })
+}
+
+// sameLeaves says whether two descriptions of a partitioned table, the first of
+// which may be unknown, have the same partitions.
+func sameLeaves(a, b *wal.Table) bool {
+	oids := func(t *wal.Table) (out []uint32) {
+		for _, l := range t.Leaves {
+			out = append(out, l.OID)
+		}
+		slices.Sort(out)
+		return out
+	}
+	return a == nil || slices.Equal(oids(a), oids(b))
 }

@@ -16,6 +16,7 @@ type Table struct {
 	Bytes     int64
 	Pages     int64
 	FileNode  uint32
+	Writer    uint32  // transaction that wrote its row of pg_class: the last to TRUNCATE, alter or rewrite it
 	Leaves    []Leaf  // of a partitioned table
 	Dropped   []int16 // attribute numbers of dropped columns
 	MaxAttNum int16
@@ -37,6 +38,7 @@ type TableColumn struct {
 // Leaf is a partition that holds rows.
 type Leaf struct {
 	OID, FileNode uint32
+	Writer        uint32 // as of Table
 	Schema, Name  string
 	Pages         int64
 }

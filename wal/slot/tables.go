@@ -5,21 +5,35 @@ import (
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
+
+	"firn/wal"
 )
 
-// Tables describes the tables that patterns choose, sorted by schema and name;
+// Look is what one look at the catalogs saw.
+type Look struct {
+	Tables  []Table
+	Visible wal.Visible // the look's snapshot
+}
+
+// Tables is Look without its snapshot.
+func (s *Source) Tables(ctx context.Context, patterns []string) ([]Table, error) {
+	look, err := s.Look(ctx, patterns)
+	return look.Tables, err
+}
+
+// Look describes the tables that patterns choose, sorted by schema and name;
 // all of them if there is no pattern. Only ordinary and partitioned tables of
 // user schemas are considered, a partitioned one as a whole; temporary tables
 // never. A table that can't be mirrored is in the list too, with its Reason.
 //
 // Nothing here takes a lock on a table, so a user's ALTER never delays it. The
 // sizes are therefore the planner's.
-func (s *Source) Tables(ctx context.Context, ps []string) ([]Table, error) {
-	p, err := parsePatterns(ps)
+func (s *Source) Look(ctx context.Context, patterns []string) (Look, error) {
+	p, err := parsePatterns(patterns)
 	if err != nil {
-		return nil, err
+		return Look{}, err
 	}
-	var out []Table
+	var out Look
 	err = s.query(ctx, func(ctx context.Context, c *pgx.Conn) error {
 		var oids []uint32
 		rows, err := c.Query(ctx, `
@@ -45,7 +59,7 @@ func (s *Source) Tables(ctx context.Context, ps []string) ([]Table, error) {
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("list tables: %w", err)
+		return Look{}, fmt.Errorf("list tables: %w", err)
 	}
 	return out, nil
 }
@@ -53,7 +67,7 @@ func (s *Source) Tables(ctx context.Context, ps []string) ([]Table, error) {
 // Describe reads one table as it is now; nil without an error if it no longer
 // exists (or is no table). Like Tables it takes no lock.
 func (s *Source) Describe(ctx context.Context, oid uint32) (*Table, error) {
-	var out []Table
+	var out Look
 	err := s.query(ctx, func(ctx context.Context, c *pgx.Conn) (err error) {
 		out, err = s.describe(ctx, c, []uint32{oid})
 		return err
@@ -61,10 +75,10 @@ func (s *Source) Describe(ctx context.Context, oid uint32) (*Table, error) {
 	if err != nil {
 		return nil, fmt.Errorf("describe table %d: %w", oid, err)
 	}
-	if len(out) == 0 {
+	if len(out.Tables) == 0 {
 		return nil, nil
 	}
-	return &out[0], nil
+	return &out.Tables[0], nil
 }
 
 // facts is what the catalog says about one relation besides its Table.
@@ -89,13 +103,16 @@ type keyIndex struct {
 }
 
 // describe reads the catalog in one snapshot, keeping the order of oids.
-func (s *Source) describe(ctx context.Context, c *pgx.Conn, oids []uint32) ([]Table, error) {
+func (s *Source) describe(ctx context.Context, c *pgx.Conn, oids []uint32) (look Look, err error) {
 	if len(oids) == 0 {
-		return nil, nil
+		return look, nil
 	}
 	byOID := make(map[uint32]*facts, len(oids))
 	indexes := make(map[uint32][]keyIndex)
-	err := pgx.BeginTxFunc(ctx, c, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+	err = pgx.BeginTxFunc(ctx, c, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		if look.Visible, err = readVisible(ctx, tx); err != nil {
+			return fmt.Errorf("read snapshot: %w", err)
+		}
 		if err := readRelations(ctx, tx, oids, byOID); err != nil {
 			return fmt.Errorf("read pg_class: %w", err)
 		}
@@ -117,9 +134,9 @@ func (s *Source) describe(ctx context.Context, c *pgx.Conn, oids []uint32) ([]Ta
 		return s.readTypes(ctx, tx, byOID)
 	})
 	if err != nil {
-		return nil, err
+		return look, err
 	}
-	out := make([]Table, 0, len(byOID))
+	look.Tables = make([]Table, 0, len(byOID))
 	for _, oid := range oids {
 		f, ok := byOID[oid]
 		if !ok {
@@ -128,21 +145,35 @@ func (s *Source) describe(ctx context.Context, c *pgx.Conn, oids []uint32) ([]Ta
 		for i := range f.table.Columns {
 			t, err := s.types.compose(f.typeOIDs[i], f.typeMods[i])
 			if err != nil {
-				return nil, err
+				return look, err
 			}
 			f.table.Columns[i].Type = *t
 		}
 		f.table.Append = s.o.Append != nil && s.o.Append(TableName{Schema: f.table.Schema, Name: f.table.Name})
 		judge(f, indexes)
-		out = append(out, f.table)
+		look.Tables = append(look.Tables, f.table)
 	}
-	return out, nil
+	return look, nil
+}
+
+func readVisible(ctx context.Context, tx pgx.Tx) (v wal.Visible, err error) {
+	var xmin, xmax int64
+	var open []int64
+	err = tx.QueryRow(ctx, `
+		SELECT pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint,
+		       ARRAY(SELECT x::text::bigint FROM pg_snapshot_xip(s) x)
+		FROM pg_current_snapshot() s`).Scan(&xmin, &xmax, &open)
+	v.Xmin, v.Xmax = uint32(xmin), uint32(xmax)
+	for _, x := range open {
+		v.InProgress = append(v.InProgress, uint32(x))
+	}
+	return v, err
 }
 
 func readRelations(ctx context.Context, tx pgx.Tx, oids []uint32, into map[uint32]*facts) error {
 	rows, err := tx.Query(ctx, `
 		SELECT c.oid, n.nspname, c.relname, c.relkind = 'p', c.relreplident, c.relpersistence,
-		       c.reltuples::bigint, c.relpages::bigint, c.relfilenode,
+		       c.reltuples::bigint, c.relpages::bigint, c.relfilenode, c.xmin,
 		       c.relpages::bigint * current_setting('block_size')::bigint
 		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 		WHERE c.oid = ANY($1::oid[]) AND c.relkind IN ('r', 'p')`, oids)
@@ -154,7 +185,7 @@ func readRelations(ctx context.Context, tx pgx.Tx, oids []uint32, into map[uint3
 		f := &facts{}
 		t := &f.table
 		if err := rows.Scan(&t.OID, &t.Schema, &t.Name, &t.Partitioned, &t.ReplicaIdentity, &f.persistence,
-			&t.Rows, &t.Pages, &t.FileNode, &t.Bytes); err != nil {
+			&t.Rows, &t.Pages, &t.FileNode, &t.Writer, &t.Bytes); err != nil {
 			return err
 		}
 		into[t.OID] = f
@@ -181,7 +212,7 @@ func readLeaves(ctx context.Context, tx pgx.Tx, into map[uint32]*facts) error {
 		var root uint32
 		var l leafFacts
 		var bytes int64
-		if err := rows.Scan(&root, &l.OID, &l.FileNode, &l.Schema, &l.Name, &l.Pages, &bytes, &l.rows, &l.kind, &l.identity, &l.persistence); err != nil {
+		if err := rows.Scan(&root, &l.OID, &l.FileNode, &l.Writer, &l.Schema, &l.Name, &l.Pages, &bytes, &l.rows, &l.kind, &l.identity, &l.persistence); err != nil {
 			return err
 		}
 		f := into[root]
@@ -218,7 +249,7 @@ const leavesSQL = `
 		SELECT r AS root, r AS oid FROM unnest($1::oid[]) r
 		UNION ALL
 		SELECT tree.root, i.inhrelid FROM tree JOIN pg_inherits i ON i.inhparent = tree.oid AND NOT i.inhdetachpending)
-	SELECT tree.root, c.oid, c.relfilenode, n.nspname, c.relname, greatest(c.relpages, 0)::bigint,
+	SELECT tree.root, c.oid, c.relfilenode, c.xmin, n.nspname, c.relname, greatest(c.relpages, 0)::bigint,
 	       greatest(c.relpages, 0)::bigint * current_setting('block_size')::bigint, c.reltuples::bigint,
 	       c.relkind, c.relreplident, c.relpersistence
 	FROM tree JOIN pg_class c ON c.oid = tree.oid JOIN pg_namespace n ON n.oid = c.relnamespace

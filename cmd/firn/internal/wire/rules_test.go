@@ -214,7 +214,7 @@ func TestRule27(t *testing.T) {
 	r.same(e, "public.a")
 	// Same type, other values, and no DML after: only the catalog tells.
 	r.exec("alter table a alter n type int using n * 2")
-	require.Eventually(t, func() bool { return fmt.Sprint(r.lake(e, "public.a")) == fmt.Sprint(r.postgres("public.a")) }, 20*time.Second, 50*time.Millisecond)
+	r.eventuallySame(e, "public.a")
 	loads := e.Lake.Counters().RowsLoaded.Load()
 	r.exec("truncate a; insert into a values (1, 1)")
 	r.settled(e)

@@ -1,0 +1,149 @@
+package wire_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// gate holds every look at the catalogs, once taken, until it is let go.
+type gate struct {
+	t                  testing.TB
+	taken, leave, open chan struct{}
+}
+
+func newGate(r *rig) *gate {
+	g := &gate{t: r.t, taken: make(chan struct{}), leave: make(chan struct{}), open: make(chan struct{})}
+	r.o.Poll = 20 * time.Millisecond
+	r.o.Fail = func(point string) {
+		if point != "after-look" {
+			return
+		}
+		select {
+		case g.taken <- struct{}{}:
+			select {
+			case <-g.leave:
+			case <-g.t.Context().Done():
+			}
+		case <-g.open:
+		case <-g.t.Context().Done():
+		}
+	}
+	return g
+}
+
+// look waits until a look that began after this call is taken, and holds it;
+// the next one lets it go.
+func (g *gate) look() {
+	select {
+	case <-g.taken:
+	case <-time.After(20 * time.Second):
+		require.Fail(g.t, "nobody looks")
+	}
+}
+
+func (g *gate) pass() { g.leave <- struct{}{} }
+
+// TestLookOlderThanTheStream: by the time a look's result is taken up, the
+// stream has come past a change of the columns that the look did not see.
+func TestLookOlderThanTheStream(t *testing.T) {
+	r := newRig(t)
+	g := newGate(r)
+	r.exec("create table a (id int primary key); insert into a values (1)")
+	e, stop := r.run()
+	g.look()
+	g.pass()
+	r.same(e, "public.a")
+	g.look()
+	r.exec("alter table a add v text")
+	r.exec("insert into a values (2, 'x')")
+	r.same(e, "public.a")
+	g.pass()
+	g.look() // by now the one before has been taken up
+	r.exec("insert into a values (3, 'y')")
+	r.same(e, "public.a")
+	g.pass()
+	close(g.open)
+	require.NoError(t, stop())
+}
+
+// TestLookNewerThanTheStream: a look that came upon a change of the columns has
+// to wait for the stream, and is not to be taken for a later one when it has
+// come up.
+func TestLookNewerThanTheStream(t *testing.T) {
+	r := newRig(t)
+	g := newGate(r)
+	r.o.Poll = time.Second // what is done between two looks has to fit in
+	r.exec("create table a (id int primary key); insert into a values (1)")
+	e, stop := r.run()
+	g.look()
+	g.pass()
+	r.same(e, "public.a")
+
+	require.NoError(t, e.Lake.Hold(t.Context()))
+	r.exec("alter table a add v text")
+	g.look()
+	g.pass() // it has seen v before the stream
+	r.exec("insert into a values (2, 'x')")
+	at, err := e.Source.CommittedLSN(t.Context())
+	require.NoError(t, err)
+	_, _, err = e.Lake.Cut(t.Context(), at) // the stream has it, too
+	require.NoError(t, err)
+	require.NoError(t, e.Lake.Hold(t.Context()))
+	r.exec("insert into a values (3, 'y')")
+	r.exec("alter table a add w int")
+	g.look()
+	g.pass() // and this one w, before the stream has row 3
+	g.look()
+	at, err = e.Source.CommittedLSN(t.Context())
+	require.NoError(t, err)
+	_, _, err = e.Lake.Cut(t.Context(), at)
+	require.NoError(t, err)
+	g.pass()
+	close(g.open)
+	r.exec("insert into a values (4, 'z', 4)")
+	r.same(e, "public.a")
+	require.NoError(t, stop())
+}
+
+// TestRule27OneLook: between two looks a table is truncated, which the stream
+// shows, and then rewritten, which it does not.
+func TestRule27OneLook(t *testing.T) {
+	r := newRig(t)
+	g := newGate(r)
+	r.exec("create table a (id int primary key, n int); insert into a values (1, 1)")
+	e, stop := r.run()
+	g.look()
+	g.pass()
+	r.same(e, "public.a")
+	g.look()
+	r.exec("truncate a")
+	r.exec("insert into a values (2, 2)")
+	r.exec("alter table a alter n type int using n * 2")
+	r.caughtUp(e)
+	g.pass()
+	close(g.open)
+	r.eventuallySame(e, "public.a")
+	require.NoError(t, stop())
+}
+
+// TestRule27TruncatedRoot: a TRUNCATE of a partitioned table is in the stream,
+// and explains what happened to its partitions.
+func TestRule27TruncatedRoot(t *testing.T) {
+	r := newRig(t)
+	r.exec(`create table p (id int primary key) partition by range (id);
+		create table p1 partition of p for values from (0) to (10); create table p2 partition of p for values from (10) to (20);
+		insert into p values (1), (11)`)
+	e, stop := r.run()
+	r.same(e, "public.p")
+	loads := e.Lake.Counters().RowsLoaded.Load()
+	for range 3 {
+		r.exec("truncate p; insert into p values (2), (12)")
+		r.settled(e)
+		r.exec("insert into p values (3), (13)")
+		r.same(e, "public.p")
+	}
+	require.Equal(t, loads, e.Lake.Counters().RowsLoaded.Load())
+	require.NoError(t, stop())
+}
