@@ -67,7 +67,7 @@ func (s *Source) copyRange(ctx context.Context, sn *Snapshot, t *Table, cols []C
 		closePgConn(c)
 		return err
 	}
-	w, err := hijack(c, nil)
+	w, err := hijack(ctx, c, nil)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package slot
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -79,7 +80,14 @@ type wire struct {
 
 const wireBuffer = 256 << 10
 
-func hijack(c *pgconn.PgConn, lazy *lazyConn) (*wire, error) {
+// hijack takes over c, which it closes if it fails. After a write that took
+// long, which on a busy machine any may, pgconn reads in the background until
+// the next answer: that one must not be ours.
+func hijack(ctx context.Context, c *pgconn.PgConn, lazy *lazyConn) (*wire, error) {
+	if err := c.SyncConn(ctx); err != nil {
+		closePgConn(c)
+		return nil, fmt.Errorf("take over connection: %w", err)
+	}
 	h, err := c.Hijack()
 	if err != nil {
 		return nil, fmt.Errorf("take over connection: %w", err)

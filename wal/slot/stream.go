@@ -156,7 +156,7 @@ func (s *Source) openStream(ctx context.Context, start wal.LSN, publications []s
 		return nil, err
 	}
 	major := majorVersion(c)
-	w, err := hijack(c, lazy)
+	w, err := hijack(ctx, c, lazy)
 	if err != nil {
 		return nil, err
 	}
