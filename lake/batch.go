@@ -100,6 +100,9 @@ type rowBuilder struct {
 	arrow  *array.RecordBuilder
 	cells  []column.Appender
 	wire   []int // the current Relation's columns → layout columns
+
+	last  int   // rows of the last batch
+	bytes []int // of its strings, by column
 }
 
 func newRowBuilder(mem memory.Allocator, l *Layout) (*rowBuilder, error) {
@@ -108,7 +111,7 @@ func newRowBuilder(mem memory.Allocator, l *Layout) (*rowBuilder, error) {
 		return nil, fmt.Errorf("make Arrow schema: %w", err)
 	}
 	b := array.NewRecordBuilder(mem, schema)
-	r := &rowBuilder{layout: l, arrow: b, cells: make([]column.Appender, len(l.Columns))}
+	r := &rowBuilder{layout: l, arrow: b, cells: make([]column.Appender, len(l.Columns)), bytes: make([]int, len(l.Columns))}
 	for i := range l.Columns {
 		r.cells[i] = l.Columns[i].codec.Bind(b.Field(i))
 	}
@@ -174,5 +177,34 @@ func (r *rowBuilder) copyCell(col, row int) {
 	}
 }
 
+// grown is told the number of rows so far. At an eighth of the last batch it
+// makes room for as much as that had: builders that double again and again
+// allocate twice as much, and room for all from the first row on would be a
+// waste where a thousand tables have a few rows each.
+func (r *rowBuilder) grown(rows int) {
+	if rows != r.last/8 || rows == 0 {
+		return
+	}
+	for i, b := range r.arrow.Fields() {
+		b.Reserve(r.last - rows)
+		if b, ok := b.(stringBuilder); ok {
+			b.ReserveData(max(0, r.bytes[i]-b.DataLen()))
+		}
+	}
+}
+
+type stringBuilder interface {
+	ReserveData(n int)
+	DataLen() int
+}
+
 // take ends the rows so far as a record, which the caller releases.
-func (r *rowBuilder) take() arrow.RecordBatch { return r.arrow.NewRecordBatch() }
+func (r *rowBuilder) take() arrow.RecordBatch {
+	for i, b := range r.arrow.Fields() {
+		r.last = b.Len()
+		if b, ok := b.(stringBuilder); ok {
+			r.bytes[i] = b.DataLen()
+		}
+	}
+	return r.arrow.NewRecordBatch()
+}

@@ -20,6 +20,9 @@ func (s *session) copyTable(ctx context.Context, snap Snapshot, t *wal.Table, ta
 		if err := table.index.Reset(); err != nil {
 			return nil, err
 		}
+		if err := table.index.Reserve(p.total.Load()); err != nil {
+			return nil, err
+		}
 	}
 	text := make([]bool, len(t.Columns))
 	for i, c := range t.Columns {
@@ -129,6 +132,7 @@ func (c *copier) take(ctx context.Context, row [][]byte) error {
 	}
 	c.open.rows++
 	c.open.bytes += size
+	c.rows.grown(c.open.rows)
 	if c.open.rows >= batchRowsMax || c.open.bytes >= batchBytesMax {
 		return c.flush(ctx)
 	}

@@ -384,6 +384,7 @@ func (t *Table) place(ctx context.Context, row wal.Tuple, was index.Loc, op stri
 	}
 	b.rows++
 	b.bytes += size
+	t.rows.grown(b.rows)
 	t.room.pending += size
 	t.live++
 	if t.key != nil {
