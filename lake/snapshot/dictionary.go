@@ -1,9 +1,12 @@
 package snapshot
 
 import (
+	"slices"
+
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/memory"
+	"github.com/zeebo/xxh3"
 )
 
 const (
@@ -61,74 +64,128 @@ func repeats(a arrow.Array) bool {
 // goes to the encoder as it came, which adds the new values to the same
 // dictionary page.
 type dictionary struct {
-	index  map[string]int32
-	values arrow.Array // index → value; nil: the row group has no batch yet, or no dictionary of ours
 	begun  bool
+	values *array.String // nil: the row group has no batch yet, or no dictionary of ours
+	slots  []slot        // a hash table of values, at most half full
+	found  []uint8       // scratch: the indexes of a batch
+	wide   []int32       // the same, for dictionaries of more than 256 values
+}
+
+type slot struct {
+	hash  uint64
+	index int32 // of the value, + 1; 0: the slot is free
 }
 
 // reset begins a row group.
 func (d *dictionary) reset() {
 	if d.values != nil {
 		d.values.Release()
+		d.values = nil
 	}
-	*d = dictionary{}
+	d.begun = false
 }
 
-// encode returns a as indexes into the dictionary, or a itself. The caller
-// releases it.
+// encode returns a as indexes into the dictionary, or a itself, valid until the
+// next call. The caller releases it.
 func (d *dictionary) encode(a arrow.Array) arrow.Array {
-	first := !d.begun
-	d.begun = true
-	var out arrow.Array
-	if s, ok := a.(*array.String); ok && (first || d.values != nil) {
-		out = d.strings(s, first)
+	s, ok := a.(*array.String)
+	if ok && !d.begun {
+		d.begun = true
+		d.learn(s)
 	}
-	if out == nil {
-		a.Retain()
-		return a
+	if ok && d.values != nil {
+		if out := d.indexes(s); out != nil {
+			return out
+		}
 	}
-	return out
+	a.Retain()
+	return a
 }
 
-// strings returns nil if a has too many values, or, after the first batch, one
-// that is not in the dictionary.
-func (d *dictionary) strings(a *array.String, first bool) arrow.Array {
-	var values *array.StringBuilder
-	if first {
-		d.index = make(map[string]int32, 64)
-		values = array.NewStringBuilder(memory.DefaultAllocator)
-		defer values.Release()
-	}
-	off := a.Data().Offset()
-	indexes := make([]int32, off+a.Len()) // the validity bitmap is a's, which starts at off
+// learn makes the dictionary of a's values, unless they are too many.
+func (d *dictionary) learn(a *array.String) {
+	values := array.NewStringBuilder(memory.DefaultAllocator)
+	defer values.Release()
+	d.slots = make([]slot, 64)
 	for i := range a.Len() {
 		if a.IsNull(i) {
 			continue
 		}
 		v := a.Value(i)
-		at, ok := d.index[v]
-		if !ok {
-			if !first || len(d.index) == dictionaryMax {
+		h := xxh3.HashString(v)
+		s := find(d.slots, h, func(at int32) bool { return values.Value(int(at)) == v })
+		if s.index != 0 {
+			continue
+		}
+		if values.Len() == dictionaryMax {
+			return
+		}
+		values.Append(v)
+		*s = slot{hash: h, index: int32(values.Len())}
+		if 2*values.Len() > len(d.slots) {
+			d.widen()
+		}
+	}
+	d.values = values.NewStringArray()
+}
+
+// find returns the slot of the value with hash h, or a free one.
+func find(slots []slot, h uint64, same func(at int32) bool) *slot {
+	mask := uint64(len(slots) - 1)
+	for i := h & mask; ; i = (i + 1) & mask {
+		if s := &slots[i]; s.index == 0 || s.hash == h && same(s.index-1) {
+			return s
+		}
+	}
+}
+
+func (d *dictionary) widen() {
+	slots := make([]slot, 2*len(d.slots))
+	for _, s := range d.slots {
+		if s.index != 0 {
+			*find(slots, s.hash, func(int32) bool { return false }) = s
+		}
+	}
+	d.slots = slots
+}
+
+// indexes returns nil if a has a value that is not in the dictionary.
+func (d *dictionary) indexes(a *array.String) arrow.Array {
+	off := a.Data().Offset() // where a's validity bitmap begins, too
+	small := d.values.Len() <= 256
+	if small {
+		d.found = slices.Grow(d.found[:0], off+a.Len())[:off+a.Len()]
+		clear(d.found[:off])
+	} else {
+		d.wide = slices.Grow(d.wide[:0], off+a.Len())[:off+a.Len()]
+		clear(d.wide[:off])
+	}
+	for i := range a.Len() {
+		var at int32
+		if a.IsValid(i) {
+			v := a.Value(i)
+			s := find(d.slots, xxh3.HashString(v), func(at int32) bool { return d.values.Value(int(at)) == v })
+			if s.index == 0 {
 				return nil
 			}
-			at = int32(len(d.index))
-			values.Append(v)
-			d.index[v] = at // v lies in a, until the dictionary's own copy takes its place
+			at = s.index - 1
 		}
-		indexes[off+i] = at
-	}
-	if first {
-		d.values = values.NewArray()
-		own := d.values.(*array.String)
-		clear(d.index)
-		for i := range own.Len() {
-			d.index[own.Value(i)] = int32(i)
+		if small {
+			d.found[off+i] = uint8(at)
+		} else {
+			d.wide[off+i] = at
 		}
 	}
-	data := array.NewData(arrow.PrimitiveTypes.Int32, a.Len(),
-		[]*memory.Buffer{a.Data().Buffers()[0], memory.NewBufferBytes(arrow.Int32Traits.CastToBytes(indexes))}, nil, a.NullN(), off)
+	typ := &arrow.DictionaryType{IndexType: arrow.PrimitiveTypes.Int32, ValueType: a.DataType()}
+	bytes := arrow.Int32Traits.CastToBytes(d.wide)
+	if small {
+		// Also because the encoder looks for the indexes in use, for the page's
+		// bounds, which is dear where they are wide.
+		typ.IndexType, bytes = arrow.PrimitiveTypes.Uint8, d.found
+	}
+	data := array.NewData(typ.IndexType, a.Len(), []*memory.Buffer{a.Data().Buffers()[0], memory.NewBufferBytes(bytes)}, nil, a.NullN(), off)
 	defer data.Release()
-	ix := array.NewInt32Data(data)
+	ix := array.MakeFromData(data)
 	defer ix.Release()
-	return array.NewDictionaryArray(&arrow.DictionaryType{IndexType: arrow.PrimitiveTypes.Int32, ValueType: a.DataType()}, ix, d.values)
+	return array.NewDictionaryArray(typ, ix, d.values)
 }
