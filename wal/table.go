@@ -47,3 +47,11 @@ type Leaf struct {
 type TableName struct{ Schema, Name string }
 
 func (n TableName) String() string { return n.Schema + "." + n.Name }
+
+// TextExpr is the SQL expression of a column's text as the stream has it, by
+// the type's output function: a cast to text may be a user's own function, and
+// give something else. column is already quoted.
+func TextExpr(column string) string {
+	// num_nulls, because IS NULL holds for a composite whose fields are all NULL.
+	return "CASE WHEN pg_catalog.num_nulls(" + column + ") OPERATOR(pg_catalog.=) 0 THEN pg_catalog.format('%s', " + column + ") END"
+}

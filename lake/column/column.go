@@ -86,16 +86,8 @@ func (c Codec) Iceberg() iceberg.Type { return c.k.iceberg() }
 func (c Codec) Arrow() arrow.DataType { return c.k.arrow() }
 
 // Binary says whether the codec reads the type's binary form. Where it is
-// false, a binary COPY must select the column as TextExpr.
+// false, a binary COPY must select the column as wal.TextExpr.
 func (c Codec) Binary() bool { return c.k.binary() }
-
-// TextExpr is the SQL expression of a column's text form as the stream has it,
-// by the type's output function. A cast to text may be a user's own function,
-// and give something else. column is already quoted.
-func TextExpr(column string) string {
-	// num_nulls, because IS NULL holds for a composite whose fields are all NULL.
-	return "CASE WHEN pg_catalog.num_nulls(" + column + ") OPERATOR(pg_catalog.=) 0 THEN pg_catalog.format('%s', " + column + ") END"
-}
 
 // FixedKey is the number of key bytes every value has, 0 if it varies.
 func (c Codec) FixedKey() int { return c.k.fixed() }

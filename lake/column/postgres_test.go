@@ -344,7 +344,7 @@ func TestPostgresEdgeValues(t *testing.T) {
 			codec := mustFor(t, typeOf(t, conn))
 			column := "v"
 			if !codec.Binary() {
-				column = TextExpr("v")
+				column = wal.TextExpr("v")
 			}
 			texts := query(t, conn, "SELECT v FROM t ORDER BY n")
 			bins := copyOut(t, conn, "SELECT "+column+" FROM t ORDER BY n")

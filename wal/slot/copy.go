@@ -10,11 +10,13 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"firn/wal"
 )
 
-// CopyColumn is one column of a COPY. AsText selects its text by the type's
-// output function: for types that have no binary form, or none that is wanted. Expr, where it is not empty, is an
-// SQL expression over the table's columns to select instead.
+// CopyColumn is one column of a COPY. AsText selects its text (wal.TextExpr):
+// for types that have no binary form, or none that is wanted. Expr, where it is
+// not empty, is an SQL expression over the table's columns to select instead.
 type CopyColumn struct {
 	Name   string
 	AsText bool
@@ -115,14 +117,6 @@ func checkLeaves(ctx context.Context, c *pgconn.PgConn, t *Table) error {
 	return nil
 }
 
-// textForm is the expression of a column's text as the stream has it, by the
-// type's output function: a cast to text may be a user's own function, and give
-// something else. num_nulls, because IS NULL holds for a composite whose fields
-// are all NULL.
-func textForm(column string) string {
-	return "CASE WHEN pg_catalog.num_nulls(" + column + ") OPERATOR(pg_catalog.=) 0 THEN pg_catalog.format('%s', " + column + ") END"
-}
-
 func copySQL(cols []CopyColumn, rel TableName, r CTIDRange, empty bool) string {
 	var b strings.Builder
 	b.WriteString("COPY (SELECT ")
@@ -135,7 +129,7 @@ func copySQL(cols []CopyColumn, rel TableName, r CTIDRange, empty bool) string {
 			source = "(" + c.Expr + ")"
 		}
 		if c.AsText {
-			source = textForm(source)
+			source = wal.TextExpr(source)
 		}
 		b.WriteString(source)
 	}
