@@ -18,10 +18,11 @@ type usage struct {
 	walsender time.Duration // of those alive at the end
 	postgres  time.Duration // of all Postgres' processes, walsenders too
 	store     time.Duration
-	anon      int64 // peak of the mirror's anonymous memory, in bytes
-	file      int64 // peak of its file-backed memory
-	requests  int64 // to the store, of all who asked
-	received  int64 // bytes that the store was sent
+	others    time.Duration // of everything else on the machine: how quiet it was
+	anon      int64         // peak of the mirror's anonymous memory, in bytes
+	file      int64         // peak of its file-backed memory
+	requests  int64         // to the store, of all who asked
+	received  int64         // bytes that the store was sent
 }
 
 // meter measures from start to end.
@@ -30,6 +31,7 @@ type meter struct {
 	began time.Time
 	pid   int // of the mirror
 	at    usage
+	busy  time.Duration
 	quit  context.CancelFunc
 	done  chan struct{}
 	anon  atomic.Int64
@@ -45,6 +47,10 @@ func (r *rig) meter(ctx context.Context) (*meter, error) {
 
 // start starts the clock and m.
 func (w *meter) start(ctx context.Context, m mirror) error {
+	var err error
+	if w.busy, err = busyTime(); err != nil {
+		return err
+	}
 	w.began = time.Now()
 	if err := m.start(ctx); err != nil {
 		return err
@@ -59,11 +65,15 @@ func (w *meter) start(ctx context.Context, m mirror) error {
 func (w *meter) end(ctx context.Context) (usage, error) {
 	u := usage{wall: time.Since(w.began)}
 	u.cpu = familyTime(w.pid)
-	var err error
+	busy, err := busyTime()
+	if err != nil {
+		return u, err
+	}
 	if u.walsender, err = w.r.walsenderTime(ctx); err != nil {
 		return u, err
 	}
 	u.postgres, u.store = familyTime(w.r.postmaster)-w.at.postgres, cpuTime(w.r.s3.PID())-w.at.store
+	u.others = busy - w.busy - u.cpu - u.postgres - u.store
 	w.quit()
 	<-w.done
 	u.anon, u.file = w.anon.Load(), w.file.Load()
@@ -145,6 +155,28 @@ func stat(pid int) (parent int, own, waited time.Duration, ok bool) {
 	}
 	parent, _ = strconv.Atoi(f[1])
 	return parent, at(11) + at(12), at(13) + at(14), true
+}
+
+// busyTime is what all processors have worked since the machine started.
+func busyTime() (time.Duration, error) {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, fmt.Errorf("read the processors' times: %w", err)
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	total := time.Duration(0)
+	for i, f := range strings.Fields(line) {
+		// cpu user nice system idle iowait irq softirq steal …
+		if i == 0 || i == 4 || i == 5 || i > 8 {
+			continue
+		}
+		n, err := strconv.ParseInt(f, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("read the processors' times: %w", err)
+		}
+		total += time.Duration(n) * tick
+	}
+	return total, nil
 }
 
 // cpuTime is a process' own; 0 if there is none.

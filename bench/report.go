@@ -97,7 +97,7 @@ func writeTargets(b *strings.Builder, results []*Result) {
 func writeThroughput(b *strings.Builder, results []*Result, kind, floor, title string) {
 	columns := []struct{ head, figure string }{
 		{"rows/s", "rows per second"}, {floor + ", rows/s", floor}, {"× floor", perFloor}, {"CPU s per 1M rows", "CPU of firn per million rows"},
-		{"CPU s: firn", "CPU of firn"}, {"walsender", "CPU of walsender"}, {"Postgres", "CPU of Postgres"}, {"store", "CPU of the store"},
+		{"CPU s: firn", "CPU of firn"}, {"walsender", "CPU of walsender"}, {"Postgres", "CPU of Postgres"}, {"store", "CPU of the store"}, {"all else", "CPU of all else"},
 		{"anonymous MB", anonymous}, {"file-backed MB", "file-backed memory"}, {"requests", "requests to the store"}, {"MB to the store", "bytes to the store"},
 	}
 	var rows []string

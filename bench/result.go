@@ -65,6 +65,7 @@ func (r *Result) usage(u usage) {
 	}
 	r.add("CPU of Postgres", u.postgres.Seconds(), "s")
 	r.add("CPU of the store", u.store.Seconds(), "s")
+	r.add("CPU of all else", u.others.Seconds(), "s")
 	r.add(anonymous, float64(u.anon)/(1<<20), "MB")
 	r.add("file-backed memory", float64(u.file)/(1<<20), "MB")
 	r.add("requests to the store", float64(u.requests), "")
