@@ -3,11 +3,9 @@ package main
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"regexp"
 	"sync"
 	"syscall"
@@ -15,38 +13,15 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"firn/lake/laketest"
 )
-
-// binary is this command, built once for all tests of the package.
-var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "firn-test-")
-	if err != nil {
-		return "", err
-	}
-	built = dir
-	path := filepath.Join(dir, "firn")
-	out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("go build: %w\n%s", err, out)
-	}
-	return path, nil
-})
-
-var built string // folder of the binary, once it is built
-
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if built != "" {
-		_ = os.RemoveAll(built) // it is in the temp folder
-	}
-	os.Exit(code)
-}
 
 // command makes a firn process that dies with this one. Its environment has
 // no FIRN_… but those given, and its state folder is the test's.
 func command(t *testing.T, env []string, args ...string) *exec.Cmd {
 	t.Helper()
-	path, err := binary()
+	path, err := laketest.FirnBinary()
 	require.NoError(t, err)
 	cmd := exec.Command(path, args...)
 	for _, v := range os.Environ() {

@@ -21,20 +21,6 @@ import (
 	"firn/lake/laketest"
 )
 
-// buildFirn builds the binary once a process.
-var buildFirn = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "firn-torture-*")
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "firn")
-	out, err := exec.Command("go", "build", "-o", path, "firn/cmd/firn").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("build firn: %w\n%s", err, out)
-	}
-	return path, nil
-})
-
 // firn is one lake and the process that mirrors into it, again and again.
 type firn struct {
 	t    *testing.T
@@ -53,7 +39,7 @@ type firn struct {
 
 func newFirn(t *testing.T, postgres string, s *laketest.MinIOServer, config string) *firn {
 	t.Helper()
-	bin, err := buildFirn()
+	bin, err := laketest.FirnBinary()
 	require.NoError(t, err)
 	port, err := laketest.FreePort()
 	require.NoError(t, err)
