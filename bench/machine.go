@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync"
 )
 
 // Machine is where a result was measured, and on what.
@@ -25,7 +26,7 @@ type Machine struct {
 func thisMachine(ctx context.Context, r *rig) (Machine, error) {
 	m := Machine{
 		CPU: procField("/proc/cpuinfo", "model name"), Cores: runtime.NumCPU(), Go: runtime.Version(),
-		MinIO: toolVersion("minio"), Commit: commit(ctx),
+		MinIO: toolVersion("minio"), Commit: commit(),
 	}
 	var kb int
 	if _, err := fmt.Sscan(procField("/proc/meminfo", "MemTotal"), &kb); err != nil {
@@ -76,16 +77,16 @@ func toolVersion(name string) string {
 	return "unknown"
 }
 
-// commit is that of the checkout, "unknown" outside one.
-func commit(ctx context.Context) string {
-	out, err := exec.CommandContext(ctx, "git", "rev-parse", "--short=12", "HEAD").Output()
+// commit is that of the checkout when firn was built, "unknown" outside one.
+var commit = sync.OnceValue(func() string {
+	out, err := exec.Command("git", "rev-parse", "--short=12", "HEAD").Output()
 	if err != nil {
 		return "unknown"
 	}
 	at := strings.TrimSpace(string(out))
-	changes, err := exec.CommandContext(ctx, "git", "status", "--porcelain", "--untracked-files=no", "--", "*.go", "go.mod").Output()
+	changes, err := exec.Command("git", "status", "--porcelain", "--untracked-files=no", "--", "*.go", "go.mod").Output()
 	if err != nil || len(changes) > 0 {
 		at += "+"
 	}
 	return at
-}
+})

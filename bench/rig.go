@@ -40,7 +40,8 @@ type rig struct {
 // newRig starts Postgres as it is shipped, but for what logical replication
 // needs, MinIO and DuckDB.
 func newRig(ctx context.Context, o *options) (_ *rig, err error) {
-	if _, err := laketest.FirnBinary(); err != nil { // built before any clock runs
+	commit() // that of the binary, which is built now, before any clock runs
+	if _, err := laketest.FirnBinary(); err != nil {
 		return nil, err
 	}
 	r := &rig{o: o}
