@@ -191,8 +191,8 @@ var drains = []workload{
 	{kind: "drain", name: "toast", about: "1M updates that leave a TOASTed column of 2.4 KB untouched", disk: 14 * gigabyte, run: untouched().run},
 	{kind: "drain", name: "tpcb", about: "100,000 transactions of pgbench's TPC-B-like mix, 400,000 changes", disk: 4 * gigabyte, run: tpcb().run},
 	{kind: "drain", name: "tables", about: "1M inserts spread over 1,000 tables, 100 of one table a transaction", disk: 5 * gigabyte, run: manyTables},
-	{kind: "drain", name: "updates-100M", about: "2M random single-row updates over 100M keys, 100 a transaction", disk: 55 * gigabyte, big: true, run: once(updated(100_000_000, 5_000, 2_000_000, 2_000)).run},
-	{kind: "drain", name: "transaction-10M", about: "one transaction of 10M inserts, streamed", disk: 30 * gigabyte, big: true, run: once(inserted(10_000_000, 20_000, 10_000_000, 20_000)).run},
+	{kind: "drain", name: "updates-100M", about: "1M random single-row updates over 100M keys, 100 a transaction", disk: 45 * gigabyte, big: true, run: once(updated(100_000_000, 5_000, 1_000_000, 2_000)).run},
+	{kind: "drain", name: "transaction-10M", about: "one transaction of 10M inserts, streamed", disk: 15 * gigabyte, big: true, run: once(inserted(10_000_000, 20_000, 10_000_000, 20_000)).run},
 }
 
 func once(d drain) drain {

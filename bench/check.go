@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -12,22 +13,24 @@ import (
 
 // compare reads tables of schema public by DuckDB, from the catalog at url, and
 // in Postgres: number of rows, and a sum of hashes of all columns of each row.
-func (r *rig) compare(ctx context.Context, url string, tables []string) error {
+func (r *rig) compare(ctx context.Context, url string, tables []string) (err error) {
 	if err := r.openStore(ctx); err != nil {
 		return err
 	}
-	_, err := r.duckdb.Try(ctx, fmt.Sprintf("ATTACH %s AS lake (TYPE iceberg, ENDPOINT %s, AUTHORIZATION_TYPE 'none', ACCESS_DELEGATION_MODE 'none')",
+	_, err = r.duckdb.Try(ctx, fmt.Sprintf("ATTACH %s AS lake (TYPE iceberg, ENDPOINT %s, AUTHORIZATION_TYPE 'none', ACCESS_DELEGATION_MODE 'none')",
 		laketest.Quote(database), laketest.Quote(url)))
 	if err != nil {
 		return fmt.Errorf("attach the lake to DuckDB: %w", err)
 	}
+	defer func() {
+		if _, detach := r.duckdb.Try(ctx, "DETACH lake"); detach != nil {
+			err = errors.Join(err, fmt.Errorf("detach the lake: %w", detach))
+		}
+	}()
 	for _, table := range tables {
 		if err := r.compareTable(ctx, table, "lake.public."+laketest.QuoteName(table)); err != nil {
 			return err
 		}
-	}
-	if _, err := r.duckdb.Try(ctx, "DETACH lake"); err != nil {
-		return fmt.Errorf("detach the lake: %w", err)
 	}
 	return nil
 }

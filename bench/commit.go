@@ -111,12 +111,12 @@ func history(ctx context.Context, r *rig, result *Result) error {
 		if n == step { // the hundred before it also warm up
 			at100 = outside
 			result.add("commit after 100", outside.Seconds()*1e3, "ms")
-			result.add("of that in firn, after 100", inside.Seconds()*1e3, "ms")
+			result.add("firn's own mean, after 100", inside.Seconds()*1e3, "ms")
 		}
 		last = outside
 		if n+step >= count {
 			result.add("commit at the end", outside.Seconds()*1e3, "ms")
-			result.add("of that in firn, at the end", inside.Seconds()*1e3, "ms")
+			result.add("firn's own mean, at the end", inside.Seconds()*1e3, "ms")
 		}
 		line.Points = append(line.Points, [2]float64{float64(n), outside.Seconds() * 1e3})
 	}
@@ -147,8 +147,9 @@ func latency(ctx context.Context, r *rig, result *Result) error {
 	}
 	outer := Series{Plot: "latency", Name: "row change to visible", X: "injected per request, ms", Y: "time of a commit, ms"}
 	inner := outer
-	inner.Name = "of that in firn"
+	inner.Name = "firn's own mean"
 	for i, delay := range []time.Duration{0, 10 * time.Millisecond, 50 * time.Millisecond} {
+		r.say("%d commits, each request delayed by %s", each, delay)
 		slow.delay.Store(int64(delay))
 		before := slow.requests.Load()
 		outside, inside, err := r.series(ctx, m, tables, (i+1)*each, each)
@@ -157,7 +158,7 @@ func latency(ctx context.Context, r *rig, result *Result) error {
 		}
 		name := fmt.Sprintf("with %d ms injected", delay.Milliseconds())
 		result.add("commit "+name, outside.Seconds(), "s")
-		result.add("of that in firn "+name, inside.Seconds(), "s")
+		result.add("firn's own mean "+name, inside.Seconds(), "s")
 		result.add("requests of a commit "+name, float64(slow.requests.Load()-before)/float64(each), "")
 		outer.Points = append(outer.Points, [2]float64{float64(delay.Milliseconds()), outside.Seconds() * 1e3})
 		inner.Points = append(inner.Points, [2]float64{float64(delay.Milliseconds()), inside.Seconds() * 1e3})
@@ -186,12 +187,13 @@ func breadth(ctx context.Context, r *rig, result *Result) error {
 		if tables > most {
 			break
 		}
+		r.say("%d commits of %d tables", each, tables)
 		outside, inside, err := r.series(ctx, m, tables, (i+1)*each, each)
 		if err != nil {
 			return err
 		}
 		result.add(fmt.Sprintf("commit with %d tables changed", tables), outside.Seconds()*1e3, "ms")
-		result.add(fmt.Sprintf("of that in firn with %d", tables), inside.Seconds()*1e3, "ms")
+		result.add(fmt.Sprintf("firn's own mean with %d", tables), inside.Seconds()*1e3, "ms")
 		line.Points = append(line.Points, [2]float64{float64(tables), outside.Seconds() * 1e3})
 	}
 	result.Series = append(result.Series, line)

@@ -48,6 +48,16 @@ func kinds() []string {
 
 // runCase runs one case on servers of its own.
 func runCase(ctx context.Context, o *options, w workload) (_ *Result, err error) {
+	// What hangs must end, a test of what hangs all the more.
+	limit := 30 * time.Minute
+	switch {
+	case o.short:
+		limit = 5 * time.Minute
+	case w.big:
+		limit = 3 * time.Hour
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
 	fmt.Fprintf(o.out, "== %s: %s\n", w.title(), w.about)
 	r, err := newRig(ctx, o)
 	if err != nil {
