@@ -102,22 +102,26 @@ func docs(ctx context.Context, r *rig, rows int64) error {
 		fmt.Sprintf(`insert into docs select i, 0, repeat(md5(i::text) || md5((i * 7)::text) || ' a document of some length, ', 26) from generate_series(1, %d) i`, rows))
 }
 
-// untouched is a drain of updates that leave the TOASTed column as it is.
-func untouched() drain {
-	rows := func(r *rig) int64 { return r.size(1_000_000, 1_000) }
+// untouched is a drain of updates that leave the TOASTed column as it is, a
+// hundred a transaction. stride 1 goes through the table in the order of its
+// keys, a large one in none.
+func untouched(updates, stride int64) drain {
+	const short = 1_000
+	docsOf := func(r *rig) int64 { return r.size(1_000_000, short) }
+	rows := func(r *rig) int64 { return r.size(updates, short) }
 	return drain{
 		tables: []string{"docs"},
 		rows:   rows,
-		once:   true,
-		setup:  func(ctx context.Context, r *rig) error { return docs(ctx, r, rows(r)) },
+		once:   true, // the preparation takes long
+		setup:  func(ctx context.Context, r *rig) error { return docs(ctx, r, docsOf(r)) },
 		backlog: func(ctx context.Context, r *rig, _ int) error {
 			return r.exec(ctx, fmt.Sprintf(`do $$ begin
 				for txn in 0 .. %d loop
 					for one in 0 .. 99 loop
-						update docs set version = version + 1 where id = 1 + ((txn::bigint * 100 + one) * 7919) %% %d;
+						update docs set version = version + 1 where id = 1 + ((txn::bigint * 100 + one) * %d) %% %d;
 					end loop;
 					commit;
-				end loop; end $$`, rows(r)/100-1, rows(r)))
+				end loop; end $$`, rows(r)/100-1, stride, docsOf(r)))
 		},
 	}
 }
@@ -188,7 +192,8 @@ var drains = []workload{
 	{kind: "drain", name: "updates-1M", about: "the same over 1M keys", disk: 4 * gigabyte, run: updated(1_000_000, 5_000, 1_000_000, 2_000).run},
 	{kind: "drain", name: "updates-100k", about: "the same over 100,000 keys", disk: 3 * gigabyte, run: updated(100_000, 5_000, 1_000_000, 2_000).run},
 	{kind: "drain", name: "deletes", about: "1M deletes in no order from 3M rows, 100 a transaction", disk: 6 * gigabyte, run: deleted().run},
-	{kind: "drain", name: "toast", about: "1M updates that leave a TOASTed column of 2.4 KB untouched", disk: 14 * gigabyte, run: untouched().run},
+	{kind: "drain", name: "toast", about: "1M updates, each of another row, that leave a TOASTed column of 2.4 KB untouched, in the order of keys", disk: 14 * gigabyte, run: untouched(1_000_000, 1).run},
+	{kind: "drain", name: "toast-random", about: "50,000 such updates of 1M rows, in no order", disk: 10 * gigabyte, run: untouched(50_000, 7919).run},
 	{kind: "drain", name: "tpcb", about: "100,000 transactions of pgbench's TPC-B-like mix, 400,000 changes", disk: 4 * gigabyte, run: tpcb().run},
 	{kind: "drain", name: "tables", about: "1M inserts spread over 1,000 tables, 100 of one table a transaction", disk: 5 * gigabyte, run: manyTables},
 	{kind: "drain", name: "updates-100M", about: "1M random single-row updates over 100M keys, 100 a transaction", disk: 45 * gigabyte, big: true, run: once(updated(100_000_000, 5_000, 1_000_000, 2_000)).run},
