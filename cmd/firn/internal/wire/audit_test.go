@@ -46,6 +46,7 @@ func found(t *testing.T, r *audit.Report, table string) audit.TableReport {
 }
 
 func TestVerifyEqual(t *testing.T) {
+	t.Parallel()
 	for _, version := range []int{2, 3} {
 		t.Run(fmt.Sprint("v", version), func(t *testing.T) {
 			r := newRig(t)
@@ -99,6 +100,7 @@ func TestVerifyEqual(t *testing.T) {
 
 // A firn that doesn't run is compared too, unless it would have something to do.
 func TestVerifyStopped(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.exec("create table a (id int primary key, v text); insert into a select i, 'v' from generate_series(1,100) i; create table other (id int)")
 	e, stop := r.run()
@@ -130,6 +132,7 @@ func TestVerifyStopped(t *testing.T) {
 
 // Verify stands beside a workload, and neither stops the other.
 func TestVerifyWhileRunning(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.exec("create table a (id int primary key, v text); create table b (id serial primary key, n int); insert into a select i, 'v' from generate_series(1,2000) i")
 	e, stop := r.run()
@@ -184,6 +187,7 @@ func TestVerifyWhileRunning(t *testing.T) {
 // A lake that was tampered with, as Postgres would be if it had changed behind
 // the stream's back: each kind of difference is found and named.
 func TestVerifyFindsDifferences(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.exec(`create table a (id int primary key, at date, v text); insert into a select i, '2020-01-01', 'v' || i from generate_series(1,3000) i;
 		create table dup (x text); alter table dup replica identity full; insert into dup values ('one'), ('one'), ('two');

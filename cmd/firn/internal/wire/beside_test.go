@@ -23,6 +23,7 @@ var appendFlag = flag.Duration("wire.append", 10*time.Second, "how long TestFore
 // catalog, one commit after the other, beside a busy stream: neither is
 // disturbed, and both are whole in the end.
 func TestForeignAppends(t *testing.T) {
+	t.Parallel()
 	s := laketest.MinIO(t)
 	py := laketest.PyIceberg(t)
 	r := newRig(t)
@@ -82,6 +83,7 @@ func add(m laketest.Multiset, row ...string) laketest.Multiset {
 // advances, by WAL and by time, and never past the log; and restarts find no
 // other hand at it.
 func TestRule02Idle(t *testing.T) {
+	t.Parallel()
 	for name, limits := range map[string]struct {
 		bytes wal.LSN
 		after time.Duration
@@ -160,6 +162,7 @@ func (r *rig) busy(ctx context.Context) error {
 // TestRule05 waits for one's own commit under synchronous_commit=off: when
 // COMMIT returns, pg_current_wal_lsn() may lie before it.
 func TestRule05(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.o.Freshness = time.Hour // what comes, comes because it is waited for
 	r.exec("create table a (id int primary key)")

@@ -23,6 +23,7 @@ import (
 // everything that happens before its publication, a second firn's start and a
 // purge by a client included.
 func TestRule13(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.exec(`create table a (id int primary key, v text); insert into a select i, 'v' from generate_series(1, 5000) i;
 		create table b (id int primary key); insert into b select i from generate_series(1, 100) i`)

@@ -207,6 +207,7 @@ func (r *rig) eventuallySame(e *wire.Engine, table string, after ...any) {
 }
 
 func TestMirrorRowChanges(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.exec(`create table keyed (id int primary key, a text, b numeric(10,2), c bigint[]);
 		create table wide (x text, y int, z text, primary key (x, y));
@@ -238,6 +239,7 @@ func TestMirrorRowChanges(t *testing.T) {
 }
 
 func TestMirrorToast(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	// External storage, so that values are out of line and never sent again.
 	r.exec(`create table doc (id int primary key, body text, tags text[], n int);
@@ -272,6 +274,7 @@ func TestMirrorToast(t *testing.T) {
 }
 
 func TestMirrorLargeAndAborted(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.exec("create table big (id int primary key, v text)")
 	r.exec("alter system set logical_decoding_work_mem = '64kB'")
@@ -291,6 +294,7 @@ func TestMirrorLargeAndAborted(t *testing.T) {
 }
 
 func TestMirrorSchemaChanges(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.exec(`create table s (id int primary key, a text, b int); insert into s select i, 'a', i from generate_series(1,100) i`)
 	e, stop := r.run()
@@ -333,6 +337,7 @@ func (r *rig) settled(e *wire.Engine) {
 }
 
 func TestMirrorQuarantinesOneTable(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.exec(`create table good (id int primary key); create table bad (id int primary key, n numeric(10,2), d date);
 		create table loadbad (id int primary key, d date); insert into loadbad values (1, 'infinity');
@@ -368,6 +373,7 @@ func state(e *wire.Engine, table string) lake.TableStatus {
 // TestMirrorAppend mirrors a table without a key by its inserts and truncates:
 // its owner's UPDATE and DELETE go on working, and are not mirrored.
 func TestMirrorAppend(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.o.Append = func(n wal.TableName) bool { return strings.HasPrefix(n.Name, "log") }
 	r.exec("create table keyed (id int primary key); create table log (at int, what text); insert into log values (1, 'old'), (1, 'old')")
@@ -388,6 +394,7 @@ func TestMirrorAppend(t *testing.T) {
 }
 
 func TestMirrorAppendComesLater(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.o.Append = func(n wal.TableName) bool { return n.Name == "log" }
 	r.exec("create table keyed (id int primary key)")
@@ -404,6 +411,7 @@ func TestMirrorAppendComesLater(t *testing.T) {
 // TestMirrorColumnsWithoutRows changes columns and then no row: nothing in the
 // stream says so, and the lake follows all the same.
 func TestMirrorColumnsWithoutRows(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.exec("create table a (id int primary key, v text); insert into a values (1, 'x')")
 	e, stop := r.run()

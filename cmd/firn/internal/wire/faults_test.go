@@ -140,6 +140,7 @@ func (f *faulty) exact() {
 // TestStoreFaults lets the store fail in every way while transactions come:
 // nothing is lost, nothing comes twice.
 func TestStoreFaults(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	var store *laketest.FaultStore
 	f := newFaulty(r, func(s object.Store) object.Store { store = laketest.NewFaultStore(s); return store })
@@ -189,6 +190,7 @@ func TestStoreFaults(t *testing.T) {
 
 // TestStoreNetwork has a bad network between the mirror and a real MinIO.
 func TestStoreNetwork(t *testing.T) {
+	t.Parallel()
 	s := laketest.MinIO(t)
 	p := laketest.StartProxy(t, s.Host)
 	r := newRig(t)
@@ -229,6 +231,7 @@ func TestStoreNetwork(t *testing.T) {
 
 // TestPostgresRestarts restarts and kills Postgres under load.
 func TestPostgresRestarts(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	f := newFaulty(r, nil)
 	for i := range 4 {
@@ -249,6 +252,7 @@ func TestPostgresRestarts(t *testing.T) {
 
 // TestPostgresNetwork has a bad network between the mirror and Postgres.
 func TestPostgresNetwork(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.exec("alter system set wal_sender_timeout = '2s'")
 	r.exec("select pg_reload_conf()")
@@ -299,6 +303,7 @@ func TestPostgresNetwork(t *testing.T) {
 // the row index either, which ends the run. It must be said, and nothing be
 // lost once there is room.
 func TestDiskFull(t *testing.T) {
+	t.Parallel()
 	for name, room := range map[string]int{"parking": 6 << 20, "nothing goes": 0} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)

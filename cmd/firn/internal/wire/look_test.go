@@ -48,6 +48,7 @@ func (g *gate) pass() { g.leave <- struct{}{} }
 // TestLookOlderThanTheStream: by the time a look's result is taken up, the
 // stream has come past a change of the columns that the look did not see.
 func TestLookOlderThanTheStream(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	g := newGate(r)
 	r.exec("create table a (id int primary key); insert into a values (1)")
@@ -72,6 +73,7 @@ func TestLookOlderThanTheStream(t *testing.T) {
 // to wait for the stream, and is not to be taken for a later one when it has
 // come up.
 func TestLookNewerThanTheStream(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	g := newGate(r)
 	r.o.Poll = time.Second // what is done between two looks has to fit in
@@ -110,6 +112,7 @@ func TestLookNewerThanTheStream(t *testing.T) {
 // TestRule27OneLook: between two looks a table is truncated, which the stream
 // shows, and then rewritten, which it does not.
 func TestRule27OneLook(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	g := newGate(r)
 	r.exec("create table a (id int primary key, n int); insert into a values (1, 1)")
@@ -131,6 +134,7 @@ func TestRule27OneLook(t *testing.T) {
 // TestRule27TruncatedRoot: a TRUNCATE of a partitioned table is in the stream,
 // and explains what happened to its partitions.
 func TestRule27TruncatedRoot(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.exec(`create table p (id int primary key) partition by range (id);
 		create table p1 partition of p for values from (0) to (10); create table p2 partition of p for values from (10) to (20);

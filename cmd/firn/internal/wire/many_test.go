@@ -12,6 +12,7 @@ import (
 
 // TestMirrorManyTables follows two hundred tables at once.
 func TestMirrorManyTables(t *testing.T) {
+	t.Parallel()
 	laketest.Short(t, "two hundred tables take a while")
 	const tables = 200
 	r := newRig(t)

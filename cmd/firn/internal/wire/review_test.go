@@ -38,6 +38,7 @@ func (r *rig) becomes(e *wire.Engine, table, is string) {
 // TestTableDroppedWhileJoining drops a table that is loaded and waits for the
 // stream to reach its floor.
 func TestTableDroppedWhileJoining(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.exec("create table a (id int primary key)")
 	var loaded atomic.Int32
@@ -63,6 +64,7 @@ func TestTableDroppedWhileJoining(t *testing.T) {
 // TestBehindJoinsAtTheHead starts a lake with a table that is followed at a
 // distance: it has to take what it lacks before it is called streaming.
 func TestBehindJoinsAtTheHead(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.exec("create table a (id int primary key); create table b (id int primary key); insert into a values (1)")
 	e, stop := r.run()
@@ -111,6 +113,7 @@ func TestBehindJoinsAtTheHead(t *testing.T) {
 
 // TestLeftOutForAWhile leaves a table out of the mirror for the length of a run.
 func TestLeftOutForAWhile(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.exec("create table a (id int primary key); create table b (id int primary key); insert into a values (1)")
 	run := func(meanwhile string, tables ...string) {
@@ -138,6 +141,7 @@ func TestLeftOutForAWhile(t *testing.T) {
 // TestTakenOutOfThePublication has another hand take a table out of the
 // publication, under a running mirror and between two runs.
 func TestTakenOutOfThePublication(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.exec("create table a (id int primary key); insert into a values (1)")
 	e, stop := r.run()
@@ -159,6 +163,7 @@ func TestTakenOutOfThePublication(t *testing.T) {
 // TestColumnSwappedInTheBacklog replaces a column by another of its name and
 // type after an update that the stream brings only when that has happened.
 func TestColumnSwappedInTheBacklog(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.exec("create table a (id int primary key, n int); insert into a select i, i from generate_series(1, 100) i")
 	e, stop := r.run()
@@ -175,6 +180,7 @@ func TestColumnSwappedInTheBacklog(t *testing.T) {
 // TestToastedKey updates rows whose key is stored out of line: Postgres sends
 // it with the old key only.
 func TestToastedKey(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.exec(`create table a (id text primary key, body text, n int);
 		alter table a alter id set storage external, alter body set storage external;
@@ -189,6 +195,7 @@ func TestToastedKey(t *testing.T) {
 // TestResyncWithinReplay has a change that only a fresh load can follow among
 // the changes parked for a table that is about to join.
 func TestResyncWithinReplay(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.exec("create table a (id int primary key, v text); insert into a select i, 'v' from generate_series(1, 1000) i")
 	loading, parked := make(chan struct{}), make(chan struct{})
@@ -220,6 +227,7 @@ func TestResyncWithinReplay(t *testing.T) {
 // TestStopWhileTheStreamWaits stops a mirror whose spill budget is full and
 // whose load can't begin.
 func TestStopWhileTheStreamWaits(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.o.SpillBytes = 1 << 20
 	r.exec("create table a (id int primary key)")
@@ -266,6 +274,7 @@ func (s slowStore) Put(ctx context.Context, key string, body io.ReadSeeker, size
 // TestToastOfALoadNotYetUploaded replays updates whose unchanged values stand
 // in files of the load that are still on their way.
 func TestToastOfALoadNotYetUploaded(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.exec(`create table a (id int primary key, body text, n int); alter table a alter body set storage external;
 		insert into a select i, repeat('b', 5000), 0 from generate_series(1, 50) i`)
@@ -311,6 +320,7 @@ func (s failingStore) GetRange(ctx context.Context, key string, off, n int64) ([
 // TestStartFailsAndIsTriedAgain fails a start when the stream is open already:
 // the next one, in the same process, must not find the slot in use.
 func TestStartFailsAndIsTriedAgain(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.exec("create table a (id int primary key); insert into a select i from generate_series(1, 100) i")
 	e, stop := r.run()
@@ -342,6 +352,7 @@ func TestStartFailsAndIsTriedAgain(t *testing.T) {
 // TestDroppedWithABacklog drops a table whose last rows the stream has not
 // brought yet: they still come into the lake.
 func TestDroppedWithABacklog(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.exec("create table a (id int primary key); create table b (id int primary key)")
 	e, stop := r.run()

@@ -44,6 +44,7 @@ func (r *rig) refused(code int, says string) {
 
 // TestRule04 plays out every way in which source and lake part company.
 func TestRule04(t *testing.T) {
+	t.Parallel()
 	setUp := func(t *testing.T) *rig {
 		r := newRig(t)
 		r.exec("create table a (id int primary key); insert into a values (1)")
@@ -146,6 +147,7 @@ func sh(t *testing.T, name string, args ...string) {
 // TestRule23 has a foreign client rewrite a table's files while the stream goes
 // on: the index follows by reading them, and the other table does not wait.
 func TestRule23(t *testing.T) {
+	t.Parallel()
 	t.Run("at once", func(t *testing.T) { rule23(t, 0) })
 	t.Run("at a distance", func(t *testing.T) { rule23(t, 100) })
 }
@@ -173,6 +175,7 @@ func rule23(t *testing.T, catchUpRows int64) {
 // TestRule25 loads a table while more changes come for it than the spill budget
 // holds: the stream stops reading until the load has ended, and nothing is lost.
 func TestRule25(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.o.SpillBytes = 3 << 20
 	r.exec("create table a (id int primary key, v text); insert into a select i, repeat('x', 200) from generate_series(1, 150000) i")
@@ -187,6 +190,7 @@ func TestRule25(t *testing.T) {
 // TestRule25Crash kills a load whose changes were parked: it starts again, and
 // what was acknowledged meanwhile is not missing.
 func TestRule25Crash(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.exec("create table done (id int primary key); create table slow (id int primary key, v text); insert into slow select i, repeat('x', 100) from generate_series(1, 200000) i")
 	r.o.Fail = func(point string) {
@@ -208,6 +212,7 @@ func TestRule25Crash(t *testing.T) {
 // TestRule27 rewrites a table in ways that the stream does not show, and in one
 // that it does.
 func TestRule27(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.exec("create table a (id int primary key, n int); insert into a select i, i from generate_series(1, 100) i")
 	e, stop := r.run()
@@ -230,6 +235,7 @@ func TestRule27(t *testing.T) {
 // TestRule27Partitions: what happens to leaves is invisible in the stream, and
 // stops that table.
 func TestRule27Partitions(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.exec(`create table p (id int, k int, primary key (id, k)) partition by range (k);
 		create table p1 partition of p for values from (0) to (10); create table p2 partition of p for values from (10) to (20);
@@ -249,6 +255,7 @@ func TestRule27Partitions(t *testing.T) {
 // TestRule28 interleaves two streamed transactions that together don't fit the
 // spill budget: only their commits would free it, so they are read unstreamed.
 func TestRule28(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.o.SpillBytes = 2 << 20
 	r.exec("alter system set logical_decoding_work_mem = '64kB'")
@@ -279,6 +286,7 @@ func TestRule28(t *testing.T) {
 // TestRule30 drops a primary key: the table leaves the publication before its
 // owner's UPDATE has failed for long, and only it stops.
 func TestRule30(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.exec("create table a (id int primary key, v int); create table b (id int primary key); insert into a values (1, 1)")
 	e, stop := r.run()
@@ -322,6 +330,7 @@ func rewrite(t *testing.T, r *rig, e *wire.Engine, table string) {
 // only later: the table must not join before, for the epoch that published it
 // would name an LSN that it is ahead of.
 func TestLoadAheadOfTheStream(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.exec("create table a (id int primary key, n int); insert into a values (1, 0)")
 	e, stop := r.run()
