@@ -101,11 +101,12 @@ table_settings:
   torture.evo: {format_version: 3}
 `
 
-// killAtEachPoint runs firn once for each failpoint, twice for those that every
-// epoch passes, until it has killed itself there.
+// killAtEachPoint runs firn once for each failpoint, three times for those that
+// every epoch passes, until it has killed itself there.
 func (r *rig) killAtEachPoint() (kills int) {
 	first := []string{"before-slot", "after-slot", "in-load", "before-load-join"}
-	later := slices.DeleteFunc(slices.Clone(lake.FailPoints), func(p string) bool { return slices.Contains(first, p) })
+	const rare = "after-look" // every ten seconds
+	later := slices.DeleteFunc(slices.Clone(lake.FailPoints), func(p string) bool { return p == rare || slices.Contains(first, p) })
 	for _, p := range first {
 		r.firn.start(p)
 		require.True(r.t, r.firn.died(60*time.Second), "failpoint %s was not reached:\n%s", p, r.firn.output())
@@ -115,8 +116,12 @@ func (r *rig) killAtEachPoint() (kills int) {
 	r.firn.ready(2 * time.Minute)
 	r.firn.kill()
 	kills++
+	points := []string{rare}
 	for i, p := range slices.Concat(later, later, later) {
-		r.firn.start(fmt.Sprintf("%s:%d", p, 1+i*3%7))
+		points = append(points, fmt.Sprintf("%s:%d", p, 1+i*3%7))
+	}
+	for _, p := range points {
+		r.firn.start(p)
 		require.True(r.t, r.firn.died(60*time.Second), "failpoint %s was not reached:\n%s", p, r.firn.output())
 		kills++
 	}
