@@ -34,11 +34,7 @@ func (d drain) run(ctx context.Context, r *rig, result *Result) error {
 	if err := m.start(ctx); err != nil {
 		return err
 	}
-	end, err := r.walEnd(ctx)
-	if err != nil {
-		return err
-	}
-	if err := m.reach(ctx, end); err != nil {
+	if err := r.caughtUp(ctx, m); err != nil {
 		return err
 	}
 	if err := m.stop(ctx); err != nil {
@@ -99,11 +95,11 @@ func (d drain) round(ctx context.Context, r *rig, m mirror, round int) (out drai
 	if err := d.backlog(ctx, r, round); err != nil {
 		return out, err
 	}
-	end, err := r.walEnd(ctx)
-	if err != nil {
+	if err := r.exec(ctx, "checkpoint"); err != nil {
 		return out, err
 	}
-	if err := r.exec(ctx, "checkpoint"); err != nil {
+	end, err := r.walEnd(ctx)
+	if err != nil {
 		return out, err
 	}
 	r.say("draining it")
@@ -126,6 +122,15 @@ func (d drain) round(ctx context.Context, r *rig, m mirror, round int) (out drai
 	}
 	r.say("comparing")
 	if err := m.check(ctx, d.tables...); err != nil {
+		return out, err
+	}
+	// A slot starts to decode at a checkpoint that its client has confirmed.
+	// Without one here the next round would begin with this round's backlog,
+	// which the floor's slots, being new, don't see.
+	if err := r.exec(ctx, "checkpoint"); err != nil {
+		return out, err
+	}
+	if err := r.caughtUp(ctx, m); err != nil {
 		return out, err
 	}
 	if err := m.stop(ctx); err != nil {
