@@ -373,6 +373,13 @@ func (t *Table) settle(ctx context.Context, row wal.Tuple, was index.Loc) error 
 // where the old row stood, for values that were left out.
 func (t *Table) place(ctx context.Context, row wal.Tuple, was index.Loc, op string) error {
 	b, n := t.open, t.open.rows
+	var k index.Key
+	var keyErr error // said after the row's own, which tells the column
+	if t.key != nil {
+		if k, keyErr = t.keyOf(row); keyErr == nil {
+			t.index.Look(k)
+		}
+	}
 	size, err := t.rows.append(row, func(col int) error {
 		if op == "INSERT" {
 			return fmt.Errorf("the INSERT has no value")
@@ -387,11 +394,10 @@ func (t *Table) place(ctx context.Context, row wal.Tuple, was index.Loc, op stri
 	t.rows.grown(b.rows)
 	t.room.pending += size
 	t.live++
+	if keyErr != nil {
+		return keyErr
+	}
 	if t.key != nil {
-		k, err := t.keyOf(row)
-		if err != nil {
-			return err
-		}
 		if !t.whole {
 			if loc, ok := t.index.Get(k); ok && t.isLive(loc) {
 				return t.contradiction("INSERT", row)

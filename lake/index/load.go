@@ -12,7 +12,6 @@ type loader struct {
 	rows   [loadAhead]loadRow
 	n      int
 	failed error
-	seen   uint64 // of the slots looked at, so that looking is not in vain
 }
 
 type loadRow struct {
@@ -77,7 +76,7 @@ func (l *loader) flush() error {
 	}
 	t := l.x.base
 	for i := range rows {
-		l.seen += t.look(rows[i].hash)
+		t.look(rows[i].hash)
 	}
 	for i := range rows {
 		r := &rows[i]

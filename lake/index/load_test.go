@@ -63,3 +63,44 @@ func TestLoadTellsDuplicates(t *testing.T) {
 		require.NoError(t, x.Close())
 	}
 }
+
+// TestNoAllocations: what the index allocates it allocates by segments.
+func TestNoAllocations(t *testing.T) {
+	for name, o := range map[string]Options{"exact": {}, "wide": {Wide: true}} {
+		x, err := Open(t.TempDir(), o)
+		require.NoError(t, err)
+		const keys = 10_000
+		key := func(i int) Key {
+			k := Key{Lo: uint64(i)}
+			if o.Wide {
+				k.Hi = mix(uint64(i))
+			}
+			return k
+		}
+		require.NoError(t, x.Load(func(put func(Key, Loc) error) error {
+			for i := range keys {
+				if err := put(key(i), Loc{1, uint32(i)}); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))
+		require.NoError(t, x.CommitLoad(1, 1, []FileName{{1, "a"}}))
+		change := func() {
+			for i := range keys {
+				k := key(i)
+				x.Look(k)
+				l, _ := x.Get(k)
+				if err := x.Remove(k, l); err != nil {
+					t.Fatal(err)
+				}
+				if err := x.Put(k, Loc{VirtualFile + 1, uint32(i)}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		change() // the overlay grows
+		require.Zero(t, testing.AllocsPerRun(3, change), name)
+		require.NoError(t, x.Close())
+	}
+}

@@ -71,6 +71,14 @@ func (x *Index) keyed(k Key) (uint64, Key) {
 	return x.base.hash(k), k
 }
 
+// Look makes a Get, Put or Remove of k that comes a little later faster: their
+// time is mostly that of waiting for memory, which this asks for.
+func (x *Index) Look(k Key) {
+	h, _ := x.keyed(k)
+	x.filling.adds.look(h)
+	x.base.look(h)
+}
+
 // Get returns where the row of a key is, changes not yet committed included; of
 // a key with several rows any one.
 func (x *Index) Get(k Key) (Loc, bool) {

@@ -107,10 +107,10 @@ func (t *table) get(h uint64, k Key) uint64 {
 	}
 }
 
-// look reads the slot where hash h belongs, so that it is near when it is needed.
-func (t *table) look(h uint64) uint64 {
+// look asks for the slot where hash h belongs, so that it is near when it is needed.
+func (t *table) look(h uint64) {
 	s := t.dir[h>>t.shift]
-	return s.slots[int(s.home(h))*s.words]
+	prefetch(&s.slots[int(s.home(h))*s.words])
 }
 
 // put sets the word of a unique key and returns the one it had.
