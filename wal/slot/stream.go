@@ -293,6 +293,10 @@ func (st *Stream) Run(ctx context.Context) error {
 	return errors.New("stream changes: ended without a reason")
 }
 
+// lostTriesMax is how often a slot is looked at whose walsender was ended while
+// Postgres goes on.
+const lostTriesMax = 5
+
 // explain finds out what the slot or publication has to do with an error of
 // the stream.
 func (s *Source) explain(ctx context.Context, err error) error {
@@ -305,11 +309,16 @@ func (s *Source) explain(ctx context.Context, err error) error {
 		return err
 	}
 	// Invalidated in use: the walsender is ended as if by an administrator
-	// (57P01), or the socket just closes.
-	if _, cerr := s.checkSlot(ctx); errors.Is(cerr, ErrSlotLost) || errors.Is(cerr, ErrSlotMissing) {
-		return fmt.Errorf("%w: %w", cerr, err)
+	// (57P01), or the socket just closes. The slot is marked only after that.
+	for try := 1; ; try++ {
+		_, cerr := s.checkSlot(ctx)
+		if errors.Is(cerr, ErrSlotLost) || errors.Is(cerr, ErrSlotMissing) {
+			return fmt.Errorf("%w: %w", cerr, err)
+		}
+		if cerr != nil || code(err) != "57P01" || try == lostTriesMax || sleep(ctx, slotRetry) != nil {
+			return classify(err)
+		}
 	}
-	return classify(err)
 }
 
 // status encodes a standby status update. All three positions are the durable
