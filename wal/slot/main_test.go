@@ -262,6 +262,12 @@ func (f *follower) end() wal.LSN {
 	return f.lastEnd
 }
 
+// waitCommits waits for the commits, which may come a read later than their rows.
+func (f *follower) waitCommits(t testing.TB, n int) {
+	t.Helper()
+	require.Eventually(t, func() bool { f.mu.Lock(); defer f.mu.Unlock(); return len(f.commits) >= n }, 10*time.Second, 5*time.Millisecond)
+}
+
 func (f *follower) waitRows(t testing.TB, want ...string) {
 	t.Helper()
 	require.Eventually(t, func() bool { return len(f.rows()) >= len(want) }, 20*time.Second, 5*time.Millisecond)

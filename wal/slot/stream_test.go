@@ -75,11 +75,13 @@ func TestRule01AcknowledgedIsNotSentAgain(t *testing.T) {
 	f := follow(t, s, published(t, s, "public.t"), StreamOptions{})
 	mustExec(t, c, "INSERT INTO t VALUES (1)")
 	f.waitRows(t, "1")
+	f.waitCommits(t, 1)
 	first := f.end()
 	f.st.Ack(first)
 	require.Eventually(t, func() bool { return s.confirmed(t) == first }, 5*time.Second, 10*time.Millisecond, "sent soon, without being asked")
 	mustExec(t, c, "INSERT INTO t VALUES (2)")
 	f.waitRows(t, "1", "2")
+	f.waitCommits(t, 2)
 	f.mu.Lock()
 	second, secondEnd := f.commits[1], f.lastEnd
 	f.mu.Unlock()
