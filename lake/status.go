@@ -62,6 +62,7 @@ type Counters struct {
 	FilesWritten, BytesWritten           atomic.Int64
 	RowsLoaded, BytesLoaded              atomic.Int64
 	SpilledBytes                         atomic.Int64
+	Looks                                atomic.Int64 // at the source's catalogs
 	Errors                               atomic.Int64
 	// Phase observes how long a part of a commit took; set before Run.
 	Phase func(phase string, d time.Duration)

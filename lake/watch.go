@@ -15,6 +15,7 @@ import (
 // pollDone takes one look at the catalogs.
 func (s *session) pollDone(r pollResult) error {
 	s.polling = false
+	defer s.counters.Looks.Add(1)
 	s.missed(r.added)
 	if r.err != nil {
 		s.log.Warn("look at the source's tables", "err", r.err)

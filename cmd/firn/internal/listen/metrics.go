@@ -55,6 +55,7 @@ var (
 	rowsLoaded   = counter("loaded_rows_total", "Rows copied by loads.")
 	bytesLoaded  = counter("loaded_bytes_total", "Bytes of the rows copied by loads.")
 	spilled      = counter("spilled_bytes_total", "Bytes of changes parked on local disk.")
+	looks        = counter("catalog_looks_total", "Looks at the source's catalogs, for what the stream does not show.")
 	failures     = counter("errors_total", "Errors that were survived, quarantined tables among them.")
 )
 
@@ -140,6 +141,7 @@ func (m *Metrics) Collect(out chan<- prometheus.Metric) {
 	count(rowsLoaded, c.RowsLoaded.Load())
 	count(bytesLoaded, c.BytesLoaded.Load())
 	count(spilled, c.SpilledBytes.Load())
+	count(looks, c.Looks.Load())
 	count(failures, c.Errors.Load())
 }
 

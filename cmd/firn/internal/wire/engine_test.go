@@ -331,9 +331,13 @@ func TestMirrorSchemaChanges(t *testing.T) {
 // settled waits until the looks at the catalogs that a change may need are done.
 func (r *rig) settled(e *wire.Engine) {
 	r.t.Helper()
-	time.Sleep(4 * r.o.Poll)
+	// The look under way may be too old, the next finds it, and one after that
+	// sees the stream past it.
+	for until := e.Lake.Counters().Looks.Load() + 4; e.Lake.Counters().Looks.Load() < until; {
+		r.caughtUp(e)
+		time.Sleep(r.o.Poll / 4)
+	}
 	r.caughtUp(e)
-	time.Sleep(2 * r.o.Poll)
 }
 
 func TestMirrorQuarantinesOneTable(t *testing.T) {
