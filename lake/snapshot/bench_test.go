@@ -24,8 +24,12 @@ import (
 // after so many others, each a second after the last. File encoding is not
 // counted: the benchmark is of Prepare and Adopt.
 func BenchmarkCommit(b *testing.B) {
+	histories := []int{100, 2000, 5000}
+	if testing.Short() {
+		histories = histories[:1]
+	}
 	for _, version := range []int{2, 3} {
-		for _, history := range []int{100, 2000, 5000} {
+		for _, history := range histories {
 			b.Run(fmt.Sprintf("v%d/history=%d", version, history), func(b *testing.B) {
 				h := newHarness(b, version, 1)
 				rng := rand.New(rand.NewPCG(1, 1))
