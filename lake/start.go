@@ -89,7 +89,12 @@ func (s *session) birth(ctx context.Context, id Identity, lock []wal.TableName) 
 // checks the slot, starts the stream, claims the lake, and opens the tables at
 // the head.
 func (s *session) begin(ctx context.Context) error {
-	var err error
+	// In this order, for another firn may be running, and its slot never passes
+	// its head, nor that the server.
+	slot, err := s.o.Source.Slot(ctx)
+	if err != nil {
+		return fmt.Errorf("look at replication slot: %w", err)
+	}
 	if s.head, err = s.o.Head.Read(ctx); err != nil {
 		return fmt.Errorf("read the lake's head: %w", err)
 	}
@@ -98,20 +103,16 @@ func (s *session) begin(ctx context.Context) error {
 		return fmt.Errorf("identify source: %w", err)
 	}
 	s.source = fmt.Sprintf("%s/%d/%s", id.SystemID, id.Timeline, id.Database)
-	look, err := s.o.Source.Look(ctx)
-	if err != nil {
-		return fmt.Errorf("list tables: %w", err)
-	}
 	born := s.head.Source == nil || s.head.Source.Creating
 	if !born {
 		// Before anything is changed in the source.
-		slot, err := s.o.Source.Slot(ctx)
-		if err != nil {
-			return fmt.Errorf("look at replication slot: %w", err)
-		}
 		if err := refuse(ctx, s.o.Source, s.head, id, slot, s.startLSN()); err != nil {
 			return err
 		}
+	}
+	look, err := s.o.Source.Look(ctx)
+	if err != nil {
+		return fmt.Errorf("list tables: %w", err)
 	}
 	s.enroll(look.Tables)
 	names := s.published()
