@@ -13,9 +13,10 @@ import (
 type Look struct {
 	Tables  []Table
 	Visible wal.Visible // the look's snapshot
+	End     wal.LSN     // the WAL's end after it: the commits that it saw are before
 }
 
-// Tables is Look without its snapshot.
+// Tables is Look's tables.
 func (s *Source) Tables(ctx context.Context, patterns []string) ([]Table, error) {
 	look, err := s.Look(ctx, patterns)
 	return look.Tables, err
@@ -110,7 +111,7 @@ func (s *Source) describe(ctx context.Context, c *pgx.Conn, oids []uint32) (look
 	byOID := make(map[uint32]*facts, len(oids))
 	indexes := make(map[uint32][]keyIndex)
 	err = pgx.BeginTxFunc(ctx, c, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-		if look.Visible, err = readVisible(ctx, tx); err != nil {
+		if err := readSnapshot(ctx, tx, &look); err != nil {
 			return fmt.Errorf("read snapshot: %w", err)
 		}
 		if err := readRelations(ctx, tx, oids, byOID); err != nil {
@@ -156,18 +157,26 @@ func (s *Source) describe(ctx context.Context, c *pgx.Conn, oids []uint32) (look
 	return look, nil
 }
 
-func readVisible(ctx context.Context, tx pgx.Tx) (v wal.Visible, err error) {
+// readSnapshot reads what identifies the transaction's snapshot. The WAL's end
+// is the inserted one: a commit may be seen that is not flushed yet.
+func readSnapshot(ctx context.Context, tx pgx.Tx, into *Look) error {
 	var xmin, xmax int64
 	var open []int64
-	err = tx.QueryRow(ctx, `
+	var end string
+	if err := tx.QueryRow(ctx, `
 		SELECT pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint,
-		       ARRAY(SELECT x::text::bigint FROM pg_snapshot_xip(s) x)
-		FROM pg_current_snapshot() s`).Scan(&xmin, &xmax, &open)
-	v.Xmin, v.Xmax = uint32(xmin), uint32(xmax)
-	for _, x := range open {
-		v.InProgress = append(v.InProgress, uint32(x))
+		       ARRAY(SELECT x::text::bigint FROM pg_snapshot_xip(s) x),
+		       CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END::text
+		FROM pg_current_snapshot() s`).Scan(&xmin, &xmax, &open, &end); err != nil {
+		return err
 	}
-	return v, err
+	into.Visible = wal.Visible{Xmin: uint32(xmin), Xmax: uint32(xmax)}
+	for _, x := range open {
+		into.Visible.InProgress = append(into.Visible.InProgress, uint32(x))
+	}
+	var err error
+	into.End, err = wal.ParseLSN(end)
+	return err
 }
 
 func readRelations(ctx context.Context, tx pgx.Tx, oids []uint32, into map[uint32]*facts) error {

@@ -55,11 +55,7 @@ func (s *Source) Tables(ctx context.Context) ([]wal.Table, error) {
 // Look looks at the tables that the patterns match.
 func (s *Source) Look(ctx context.Context) (lake.Look, error) {
 	seen, err := s.Source.Look(ctx, s.Patterns)
-	if err != nil {
-		return lake.Look{}, err
-	}
-	id, err := s.Source.Identify(ctx)
-	return lake.Look{Tables: seen.Tables, Visible: seen.Visible, End: id.WALPosition}, err
+	return lake.Look(seen), err
 }
 
 // Publish makes the two publications list exactly these tables.
