@@ -107,21 +107,7 @@ func (d drain) round(ctx context.Context, r *rig, m mirror, round int) (out drai
 	if err != nil {
 		return out, err
 	}
-	w, err := r.meter(ctx)
-	if err != nil {
-		return out, err
-	}
-	if err := w.start(ctx, m); err != nil {
-		return out, err
-	}
-	if err := m.reach(ctx, end); err != nil {
-		return out, err
-	}
-	if out.usage, err = w.end(ctx); err != nil {
-		return out, err
-	}
-	r.say("comparing")
-	if err := m.check(ctx, d.tables...); err != nil {
+	if out.usage, err = r.measure(ctx, m, end, d.tables); err != nil {
 		return out, err
 	}
 	// A slot starts to decode at a checkpoint that its client has confirmed.

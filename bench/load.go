@@ -67,21 +67,7 @@ func (l load) round(ctx context.Context, r *rig, round int) (out drained, err er
 	if err != nil {
 		return out, err
 	}
-	w, err := r.meter(ctx)
-	if err != nil {
-		return out, err
-	}
-	if err := w.start(ctx, m); err != nil {
-		return out, err
-	}
-	if err := m.reach(ctx, end); err != nil {
-		return out, err
-	}
-	if out.usage, err = w.end(ctx); err != nil {
-		return out, err
-	}
-	r.say("comparing")
-	if err := m.check(ctx, l.table); err != nil {
+	if out.usage, err = r.measure(ctx, m, end, []string{l.table}); err != nil {
 		return out, err
 	}
 	if err := m.stop(ctx); err != nil {

@@ -38,11 +38,33 @@ type meter struct {
 	file  atomic.Int64
 }
 
-// meter notes what the servers have used until now, which takes a moment; they
+// measure starts m, and stops the clock when the lake has all up to end. What
+// it cost counts only if the lake's tables are equal to Postgres' then.
+func (r *rig) measure(ctx context.Context, m mirror, end string, tables []string) (u usage, err error) {
+	w, err := r.meter(ctx)
+	if err != nil {
+		return u, err
+	}
+	if err := w.start(ctx, m); err != nil {
+		return u, err
+	}
+	if err := m.reach(ctx, end); err != nil {
+		return u, err
+	}
+	if u, err = w.end(ctx); err != nil {
+		return u, err
+	}
+	r.say("comparing")
+	return u, m.check(ctx, tables...)
+}
+
+// meter notes what the store was asked for until now, which takes a moment; it
 // should have nothing to do from then on.
 func (r *rig) meter(ctx context.Context) (*meter, error) {
-	at, err := r.spent(ctx)
-	return &meter{r: r, at: at, done: make(chan struct{})}, err
+	w := &meter{r: r, done: make(chan struct{})}
+	var err error
+	w.at.requests, w.at.received, err = r.storeTraffic(ctx)
+	return w, err
 }
 
 // start starts the clock and m.
@@ -51,6 +73,7 @@ func (w *meter) start(ctx context.Context, m mirror) error {
 	if w.busy, err = busyTime(); err != nil {
 		return err
 	}
+	w.at.postgres, w.at.store = familyTime(w.r.postmaster), cpuTime(w.r.s3.PID())
 	w.began = time.Now()
 	if err := m.start(ctx); err != nil {
 		return err
@@ -77,17 +100,8 @@ func (w *meter) end(ctx context.Context) (usage, error) {
 	w.quit()
 	<-w.done
 	u.anon, u.file = w.anon.Load(), w.file.Load()
-	after, err := w.r.spent(ctx)
-	u.requests, u.received = after.requests-w.at.requests, after.received-w.at.received
-	return u, err
-}
-
-// spent is what the servers have used until now.
-func (r *rig) spent(ctx context.Context) (usage, error) {
-	u := usage{}
-	var err error
-	u.requests, u.received, err = r.storeTraffic(ctx)
-	u.postgres, u.store = familyTime(r.postmaster), cpuTime(r.s3.PID())
+	requests, received, err := w.r.storeTraffic(ctx)
+	u.requests, u.received = requests-w.at.requests, received-w.at.received
 	return u, err
 }
 

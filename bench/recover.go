@@ -41,14 +41,14 @@ func recoverKilled(ctx context.Context, r *rig, result *Result) error {
 			if err := r.caughtUp(ctx, m); err != nil {
 				return err
 			}
-			w, err := r.meter(ctx)
-			if err != nil {
-				return err
-			}
 			if err := d.backlog(ctx, r, round); err != nil {
 				return err
 			}
 			if err := m.kill(); err != nil {
+				return err
+			}
+			w, err := r.meter(ctx)
+			if err != nil {
 				return err
 			}
 			if state == "lost" {

@@ -303,7 +303,7 @@ func TestLife(t *testing.T) {
 // TestOtherLives are those that the defaults were chosen by, two hours each.
 func TestOtherLives(t *testing.T) {
 	if testing.Short() {
-		t.Skip("nine seconds")
+		t.Skip("-short: nine seconds of simulation")
 	}
 	for _, c := range []struct {
 		name string

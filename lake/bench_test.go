@@ -199,7 +199,7 @@ func BenchmarkUpdate(b *testing.B) {
 // rows, so that there is less than one allocation in a hundred rows.
 func TestRowsDoNotAllocate(t *testing.T) {
 	if testing.Short() {
-		t.Skip("500,000 rows")
+		t.Skip("-short: 500,000 rows")
 	}
 	s, table, end := benchLake(t)
 	row := newBenchRow()

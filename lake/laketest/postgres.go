@@ -40,7 +40,7 @@ func PostgresWith(t testing.TB, version string, o localpg.Options) *localpg.Serv
 			t.Errorf("stop Postgres: %v", err)
 		}
 		if t.Failed() {
-			t.Logf("the end of Postgres' log:\n%s", s.LogTail())
+			t.Logf("the end of Postgres' log:\n%s", LastLines(s.LogTail(), 20))
 		}
 	})
 	return s

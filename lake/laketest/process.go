@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -101,4 +102,10 @@ func SharedDir(name string) (string, error) {
 		return "", fmt.Errorf("make a folder for shared test servers: %w", err)
 	}
 	return os.MkdirTemp(base, name+"-")
+}
+
+// LastLines is the end of a log: what a test found must not drown in it.
+func LastLines(log string, n int) string {
+	lines := strings.Split(strings.TrimRight(log, "\n"), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }

@@ -7,8 +7,9 @@ import (
 	"sync"
 )
 
-// bodyChunk is the piece that a file in memory grows by.
-const bodyChunk = 256 << 10
+// bodyChunk is the piece that a file in memory grows by: small, for an epoch may
+// have a thousand small files.
+const bodyChunk = 32 << 10
 
 // bodyChunks keeps pieces for the next file: fresh memory costs more than what
 // is written into it.
@@ -17,11 +18,15 @@ var bodyChunks = sync.Pool{New: func() any { return new([bodyChunk]byte) }}
 // body holds a file being encoded: in memory, and past the limit in a temporary
 // file, which has no name and so is gone with the process.
 type body struct {
-	dir    string
-	limit  int64
-	chunks []*[bodyChunk]byte // all full but the last, while file is nil
-	file   *os.File
-	size   int64
+	dir   string
+	limit int64
+	file  *os.File
+	size  int64
+
+	// reading is held by ReadAt, and by free to keep it out: net/http may read on
+	// in an attempt that was given up, when the upload has ended.
+	reading sync.RWMutex
+	chunks  []*[bodyChunk]byte // all full but the last, while file is nil
 }
 
 func (b *body) Write(p []byte) (int, error) {
@@ -64,8 +69,13 @@ func (b *body) spill() error {
 	return nil
 }
 
-// ReadAt reads what is in memory.
+// ReadAt reads what is in memory; nothing once that is freed.
 func (b *body) ReadAt(p []byte, off int64) (n int, err error) {
+	b.reading.RLock()
+	defer b.reading.RUnlock()
+	if b.chunks == nil && b.size > 0 {
+		return 0, os.ErrClosed
+	}
 	for n < len(p) && off < b.size {
 		c := b.chunks[off/bodyChunk][off%bodyChunk:]
 		m := copy(p[n:], c[:min(int64(len(c)), b.size-off)])
@@ -87,14 +97,16 @@ func (b *body) reader() io.ReadSeeker {
 }
 
 func (b *body) free() {
+	b.reading.Lock()
+	defer b.reading.Unlock()
 	for _, c := range b.chunks {
 		bodyChunks.Put(c)
 	}
 	b.chunks = nil
 }
 
-// discard frees what the body holds; nobody may read it any more. The file has
-// no name: closing it is all.
+// discard frees what the body holds; who still reads gets an error. The file
+// has no name: closing it is all.
 func (b *body) discard() {
 	b.free()
 	if b.file != nil {

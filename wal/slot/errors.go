@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -106,4 +107,32 @@ func code(err error) string {
 		return pe.Code
 	}
 	return ""
+}
+
+// lostTriesMax is how often a slot is looked at whose walsender was ended while
+// Postgres goes on.
+const lostTriesMax = 5
+
+// explain finds out what the slot or publication has to do with an error of
+// the stream.
+func (s *Source) explain(ctx context.Context, err error) error {
+	switch c := code(err); {
+	case c == "42704" && strings.Contains(err.Error(), "publication"):
+		return fmt.Errorf("%w: %w", ErrPublicationMissing, err)
+	case c == "42704" && strings.Contains(err.Error(), s.o.Slot):
+		return fmt.Errorf("%w: %w", ErrSlotMissing, err)
+	case errors.Is(err, ErrShutdown), errors.Is(err, ErrUnreachable), errors.Is(err, ErrAuth):
+		return err
+	}
+	// Invalidated in use: the walsender is ended as if by an administrator
+	// (57P01), or the socket just closes. The slot is marked only after that.
+	for try := 1; ; try++ {
+		_, cerr := s.checkSlot(ctx)
+		if errors.Is(cerr, ErrSlotLost) || errors.Is(cerr, ErrSlotMissing) {
+			return fmt.Errorf("%w: %w", cerr, err)
+		}
+		if cerr != nil || code(err) != "57P01" || try == lostTriesMax || sleep(ctx, slotRetry) != nil {
+			return classify(err)
+		}
+	}
 }

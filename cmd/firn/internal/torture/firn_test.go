@@ -49,7 +49,12 @@ func newFirn(t *testing.T, postgres string, s *laketest.MinIOServer, config stri
 	f.args = []string{"run", "--postgres", postgres, "--warehouse", "s3://" + s.Bucket(t) + "/shop", "--s3-endpoint", s.Endpoint,
 		"--listen", fmt.Sprintf("127.0.0.1:%d", port), "--freshness", "200ms", "--state", filepath.Join(f.dir, "state"), "--config", path}
 	f.env = append(os.Environ(), "AWS_ACCESS_KEY_ID="+s.AccessKey, "AWS_SECRET_ACCESS_KEY="+s.SecretKey, "AWS_REGION="+s.Region)
-	t.Cleanup(f.kill)
+	t.Cleanup(func() {
+		f.kill()
+		if t.Failed() && f.log != nil {
+			t.Logf("the end of firn's log:\n%s", laketest.LastLines(f.output(), 40))
+		}
+	})
 	return f
 }
 

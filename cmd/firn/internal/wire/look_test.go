@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"firn/cmd/firn/internal/wire"
 )
 
 // gate holds every look at the catalogs, once taken, until it is let go.
@@ -15,7 +17,6 @@ type gate struct {
 
 func newGate(r *rig) *gate {
 	g := &gate{t: r.t, taken: make(chan struct{}), leave: make(chan struct{}), open: make(chan struct{})}
-	r.o.Poll = 20 * time.Millisecond
 	r.o.Fail = func(point string) {
 		if point != "after-look" {
 			return
@@ -45,17 +46,24 @@ func (g *gate) look() {
 
 func (g *gate) pass() { g.leave <- struct{}{} }
 
+// gated mirrors table a, made by sql, and looks are let through one by one.
+func gated(t *testing.T, poll time.Duration, sql string) (r *rig, g *gate, e *wire.Engine, stop func() error) {
+	r = newRig(t)
+	r.o.Poll = poll
+	g = newGate(r)
+	r.exec(sql)
+	e, stop = r.run()
+	g.look()
+	g.pass()
+	r.same(e, "public.a")
+	return r, g, e, stop
+}
+
 // TestLookOlderThanTheStream: by the time a look's result is taken up, the
 // stream has come past a change of the columns that the look did not see.
 func TestLookOlderThanTheStream(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	g := newGate(r)
-	r.exec("create table a (id int primary key); insert into a values (1)")
-	e, stop := r.run()
-	g.look()
-	g.pass()
-	r.same(e, "public.a")
+	r, g, e, stop := gated(t, 20*time.Millisecond, "create table a (id int primary key); insert into a values (1)")
 	g.look()
 	r.exec("alter table a add v text")
 	r.exec("insert into a values (2, 'x')")
@@ -74,15 +82,8 @@ func TestLookOlderThanTheStream(t *testing.T) {
 // come up.
 func TestLookNewerThanTheStream(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	g := newGate(r)
-	r.o.Poll = time.Second // what is done between two looks has to fit in
-	r.exec("create table a (id int primary key); insert into a values (1)")
-	e, stop := r.run()
-	g.look()
-	g.pass()
-	r.same(e, "public.a")
-
+	// What is done between two looks has to fit in a second.
+	r, g, e, stop := gated(t, time.Second, "create table a (id int primary key); insert into a values (1)")
 	require.NoError(t, e.Lake.Hold(t.Context()))
 	r.exec("alter table a add v text")
 	g.look()
@@ -113,13 +114,7 @@ func TestLookNewerThanTheStream(t *testing.T) {
 // shows, and then rewritten, which it does not.
 func TestRule27OneLook(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	g := newGate(r)
-	r.exec("create table a (id int primary key, n int); insert into a values (1, 1)")
-	e, stop := r.run()
-	g.look()
-	g.pass()
-	r.same(e, "public.a")
+	r, g, e, stop := gated(t, 20*time.Millisecond, "create table a (id int primary key, n int); insert into a values (1, 1)")
 	g.look()
 	r.exec("truncate a")
 	r.exec("insert into a values (2, 2)")
