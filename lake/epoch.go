@@ -62,7 +62,7 @@ func (s *session) asked() bool {
 // move together, as readers see them: only then are "all commits" in the lake.
 func (s *session) whole() bool {
 	for _, m := range s.members {
-		if m.state == Loading || m.state == Behind || m.unseen && m.state == Streaming {
+		if m.state == Loading || m.state == Behind || m.state == Streaming && (m.unseen || m.moved != nil) {
 			return false
 		}
 	}

@@ -31,7 +31,8 @@ func Evolve(old *Layout, rel *wal.Relation, now *wal.Table) (Evolution, error) {
 	if old.replaced(rel, atts) {
 		return Evolution{Layout: old, Resync: "a column was dropped and another of its name and type added"}, nil
 	}
-	next := &Layout{OID: old.OID, Identity: rel.ReplicaIdentity, LastField: old.LastField, FileNodes: old.FileNodes}
+	next := &Layout{OID: old.OID, Identity: rel.ReplicaIdentity, LastField: old.LastField,
+		FileNodes: old.FileNodes, TruncatedBy: old.TruncatedBy}
 	for i, c := range rel.Columns {
 		col := Column{AttNum: atts[i], Name: c.Name}
 		was, is := old.attr(atts[i]), catalogColumn(now, atts[i])

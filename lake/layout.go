@@ -33,12 +33,13 @@ type Column struct {
 // dropped and added again under its old name is a new field. A Layout is
 // immutable.
 type Layout struct {
-	OID       uint32   `json:"oid"`
-	Identity  byte     `json:"identity"`      // replica identity: d, i, f; n for append
-	Key       []int16  `json:"key,omitempty"` // attribute numbers of the columns that identify a row
-	FileNodes []uint32 `json:"filenodes"`     // relfilenode of the table or its leaves when last explained
-	LastField int      `json:"last_field"`    // highest field id ever given
-	Columns   []Column `json:"columns"`
+	OID         uint32   `json:"oid"`
+	Identity    byte     `json:"identity"`               // replica identity: d, i, f; n for append
+	Key         []int16  `json:"key,omitempty"`          // attribute numbers of the columns that identify a row
+	FileNodes   []uint32 `json:"filenodes"`              // relfilenode of the table or its leaves when last explained
+	TruncatedBy []uint32 `json:"truncated_by,omitempty"` // the last transactions that the stream showed to truncate it
+	LastField   int      `json:"last_field"`             // highest field id ever given
+	Columns     []Column `json:"columns"`
 
 	schema *iceberg.Schema
 	key    []int // indexes into Columns

@@ -42,14 +42,13 @@ type member struct {
 	relFirst bool          // rel is the first of this session
 	relBy    uint32        // the transaction that brought it; 0: none did
 
-	loadedAt    int      // looks that had begun when it was loaded: they may be older than its rows
-	truncatedBy []uint32 // the last transactions that brought a T
-	moved       *sighting
-	reshaped    *sighting
-	missedAt    wal.LSN // WAL end when a look no longer found it
-	dropped     bool
-	progress    *progress // of the load under way, or the last
-	retryAt     time.Time // when a failed load may be tried again
+	loadedAt int // looks that had begun when it was loaded: they may be older than its rows
+	moved    *sighting
+	reshaped *sighting
+	missedAt wal.LSN // WAL end when a look no longer found it
+	dropped  bool
+	progress *progress // of the load under way, or the last
+	retryAt  time.Time // when a failed load may be tried again
 }
 
 // enroll lists the source's tables beside those of the head.

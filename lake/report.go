@@ -39,6 +39,9 @@ func (s *session) tableStatus(m *member) TableStatus {
 	if m.unseen && m.state == Streaming {
 		t.State = Loading // readers don't see it yet
 	}
+	if m.moved != nil && m.state == Streaming {
+		t.State, t.Reason = Behind, "Postgres has its rows in a new file; it is being seen whether a TRUNCATE explains that"
+	}
 	if p := m.progress; p != nil && m.state != Streaming {
 		t.LoadRows, t.LoadTotal, t.LoadBytes = p.rows.Load(), p.total.Load(), p.bytes.Load()
 	}

@@ -42,13 +42,14 @@ type session struct {
 	inside  *parkedTxn            // the one whose stream block is being read
 	strange map[uint32]bool       // relations that are none of ours, said once
 
-	states  map[Ident]TableState // changes of standing that the next entry carries
-	loading bool
-	loads   chan loadResult
-	polling bool
-	looks   int // begun
-	polled  chan pollResult
-	joining []*member
+	states    map[Ident]TableState // changes of standing that the next entry carries
+	loading   bool
+	loads     chan loadResult
+	polling   bool
+	looks     int // begun
+	polled    chan pollResult
+	joining   []*member
+	unsettled []*member // with a sighting that the stream has not come to
 
 	following int // tables whose index is being brought up to the lake
 
@@ -156,7 +157,8 @@ func (s *session) close() {
 
 // run is the owner's loop.
 func (s *session) run(ctx context.Context) error {
-	tick := time.NewTicker(min(s.o.Freshness/4, 250*time.Millisecond))
+	every := s.pulse()
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	poll := time.NewTicker(s.o.Poll)
 	defer poll.Stop()
@@ -175,6 +177,7 @@ func (s *session) run(ctx context.Context) error {
 		if more {
 			again = always
 		}
+		s.settle()
 		if err := s.maybeCut(); err != nil {
 			return err
 		}
@@ -184,6 +187,11 @@ func (s *session) run(ctx context.Context) error {
 		if s.stopping && s.committing == nil && s.dirtyAt.IsZero() && !s.txn.open {
 			s.log.Info("stopped", "lsn", s.durable.String())
 			return nil
+		}
+		if p := s.pulse(); p != every {
+			every = p
+			tick.Reset(p)
+			s.report()
 		}
 		in := batches
 		if time.Now().Before(s.held) {
@@ -221,7 +229,7 @@ func (s *session) run(ctx context.Context) error {
 		case <-tick.C:
 			s.report()
 			s.hint()
-			if len(s.waits)+len(s.cuts)+len(s.joining) > 0 {
+			if len(s.waits)+len(s.cuts)+len(s.joining)+len(s.unsettled) > 0 {
 				s.stream.Ping()
 			}
 		case <-again:
@@ -244,6 +252,19 @@ func (s *session) run(ctx context.Context) error {
 			batches = nil
 		}
 	}
+}
+
+// idlePulse is how often an owner with nothing to do looks around.
+const idlePulse = time.Second
+
+// pulse is how often the owner looks at the clock and reports.
+func (s *session) pulse() time.Duration {
+	idle := s.dirtyAt.IsZero() && s.committing == nil && !s.txn.open && !s.loading &&
+		len(s.parked)+len(s.waits)+len(s.cuts)+len(s.joining)+len(s.unsettled)+len(s.states)+s.following == 0
+	if idle && !s.stopping {
+		return idlePulse
+	}
+	return min(s.o.Freshness/4, 250*time.Millisecond)
 }
 
 // always is ready to be received from.

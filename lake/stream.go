@@ -330,7 +330,7 @@ func (s *session) apply(m *member, d *wal.Decoder, kind wal.Kind) error {
 	case wal.KindTruncate:
 		s.counters.Truncates.Add(1)
 		t.truncate()
-		m.truncated(s.txn.xid)
+		t.annotate(func(l *Layout) { l.truncated(s.txn.xid) })
 	}
 	if err := s.judge(m, err); err != nil || s.room.pending <= pendingBytesMax {
 		return err

@@ -93,6 +93,14 @@ func (t *Table) evolve(ctx context.Context, l *Layout) error {
 	return t.use(ctx, l)
 }
 
+// annotate changes what the layout says besides columns and key.
+func (t *Table) annotate(fn func(*Layout)) {
+	l := *t.layout
+	fn(&l)
+	t.layout, t.rows.layout = &l, &l
+	t.touch().layout = true
+}
+
 // wire says which column each of the Relation's is.
 func (t *Table) wire(to []int) {
 	t.rows.wire = to

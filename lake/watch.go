@@ -43,10 +43,12 @@ func (s *session) pollDone(r pollResult) error {
 			changed = true
 		}
 	}
+	s.settle()
 	s.requestLoads()
 	if changed {
 		s.poll() // which adjusts the publication, if no load does
 	}
+	s.report()
 	return nil
 }
 
@@ -151,7 +153,12 @@ func (s *session) look(m *member, t *wal.Table, r *pollResult) bool {
 	if s.lookAtFiles(m, was, now) {
 		return true
 	}
-	s.lookAtColumns(m, now)
+	if m.reshaped == nil && m.table != nil && !m.table.layout.describes(t) {
+		m.reshaped = now
+	}
+	if (m.moved != nil || m.reshaped != nil) && !slices.Contains(s.unsettled, m) {
+		s.unsettled = append(s.unsettled, m)
+	}
 	return false
 }
 
@@ -163,21 +170,28 @@ type sighting struct {
 	end     wal.LSN
 }
 
-// lookAtColumns follows a change of the columns that no row change has come
+// settle acts on what looks have shown, as soon as the stream has come to it.
+func (s *session) settle() {
+	if len(s.unsettled) == 0 || s.txn.open {
+		return
+	}
+	s.unsettled = slices.DeleteFunc(s.unsettled, func(m *member) bool {
+		if m.table == nil || m.state != Streaming { // a load will see it all
+			m.moved, m.reshaped = nil, nil
+		}
+		s.settleFiles(m)
+		s.settleColumns(m)
+		return m.moved == nil && m.reshaped == nil
+	})
+}
+
+// settleColumns follows a change of the columns that no row change has come
 // after: the stream describes a table only before its next row. Once all has
 // been read that the look saw, the catalog's description is as good as the
 // stream's, unless that has come from a transaction that the look did not see.
-func (s *session) lookAtColumns(m *member, now *sighting) {
-	s.settleColumns(m)
-	if m.table != nil && m.reshaped == nil && !m.table.layout.describes(now.table) {
-		m.reshaped = now
-		s.settleColumns(m)
-	}
-}
-
 func (s *session) settleColumns(m *member) {
 	p := m.reshaped
-	if p == nil || s.txn.open || !s.reached(p.end) {
+	if p == nil || !s.reached(p.end) {
 		return
 	}
 	m.reshaped = nil
@@ -244,61 +258,59 @@ func relationOf(t *wal.Table) *wal.Relation {
 // lookAtFiles notices rows that were replaced without the stream's knowledge.
 // A relfilenode that changed is a hint: TRUNCATE, which the stream shows,
 // changes it too (PROTOCOL §27), and explains it if both are of one transaction.
+// Until that is clear the table counts as behind. It returns true if the
+// publication has to change.
 func (s *session) lookAtFiles(m *member, was *wal.Table, now *sighting) bool {
-	nodes := fileNodes(now.table)
 	switch {
-	case slices.Equal(nodes, m.table.layout.FileNodes):
+	case slices.Equal(fileNodes(now.table), m.table.layout.FileNodes):
 		m.moved = nil
-		return false
 	case now.table.Partitioned && !sameLeaves(was, now.table):
 		s.quarantine(m, "a partition was attached or detached, or a new one was made: the stream does not show that")
 		return true
-	case m.explained(now.table):
-		m.moved = nil
-		l := *m.table.layout
-		l.FileNodes = nodes
-		m.table.layout = &l
-		m.table.rows.layout = &l
-		m.table.touch().layout = true
-		return false
-	case m.moved == nil, m.explained(m.moved.table): // and in the latter case changed again since
+	case m.moved == nil:
 		m.moved = now
 	}
-	if !s.reached(m.moved.end) {
-		return false // a TRUNCATE that explains it may still come
-	}
-	m.moved = nil
-	if now.table.Partitioned {
-		s.quarantine(m, "a partition was truncated or its rows were rewritten: the stream does not show that")
-		return true
-	}
-	s.resync(m, "its rows were rewritten in place (ALTER TABLE, VACUUM FULL or CLUSTER)")
 	return false
 }
 
-// truncationsMax is how many transactions that truncated a table are kept in
-// mind: those that may commit between a look and its result. One forgotten
-// costs a needless load.
-const truncationsMax = 16
-
-func (m *member) truncated(by uint32) {
-	if len(m.truncatedBy) == truncationsMax {
-		m.truncatedBy = slices.Delete(m.truncatedBy, 0, 1)
+func (s *session) settleFiles(m *member) {
+	p := m.moved
+	switch {
+	case p == nil:
+		return
+	case m.table.layout.explains(p.table):
+		m.table.annotate(func(l *Layout) { l.FileNodes = fileNodes(p.table) })
+	case !s.reached(p.end):
+		return // a TRUNCATE that explains it may still come
+	case p.table.Partitioned:
+		s.quarantine(m, "a partition was truncated or its rows were rewritten: the stream does not show that")
+		s.poll() // which takes it out of the publication
+	default:
+		s.resync(m, "its rows were rewritten in place (ALTER TABLE, VACUUM FULL or CLUSTER)")
 	}
-	m.truncatedBy = append(m.truncatedBy, by)
+	m.moved = nil
 }
 
-// explained says whether each file node of t that the layout does not know is
-// by a transaction that the stream showed to have truncated the table.
-func (m *member) explained(t *wal.Table) bool {
-	known := m.table.layout.FileNodes
+// truncationsMax is how many transactions that truncated a table are kept in
+// mind: those that a look may not have seen. One forgotten costs a needless load.
+const truncationsMax = 16
+
+// truncated notes that the stream showed the transaction to truncate the table.
+func (l *Layout) truncated(by uint32) {
+	known := l.TruncatedBy[max(0, len(l.TruncatedBy)-truncationsMax+1):]
+	l.TruncatedBy = append(slices.Clone(known), by)
+}
+
+// explains says whether each file node of t that the layout does not know is by
+// a transaction that the stream showed to have truncated the table.
+func (l *Layout) explains(t *wal.Table) bool {
 	strange := func(node, writer uint32) bool {
-		return !slices.Contains(known, node) && !slices.Contains(m.truncatedBy, writer)
+		return !slices.Contains(l.FileNodes, node) && !slices.Contains(l.TruncatedBy, writer)
 	}
 	if !t.Partitioned {
 		return !strange(t.FileNode, t.Writer)
 	}
-	return len(t.Leaves) == len(known) &&
+	return len(t.Leaves) == len(l.FileNodes) &&
 		!slices.ContainsFunc(t.Leaves, func(l wal.Leaf) bool { return strange(l.FileNode, l.Writer) })
 }
 

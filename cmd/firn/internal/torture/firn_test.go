@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"sync"
 	"syscall"
 	"testing"
@@ -157,6 +158,27 @@ func (f *firn) ready(limit time.Duration) {
 		}
 	}
 }
+
+// looked waits until the process has looked at the catalogs, which it does ten
+// seconds after its start for the first time.
+func (f *firn) looked(limit time.Duration) {
+	f.t.Helper()
+	for until := time.Now().Add(limit); ; time.Sleep(50 * time.Millisecond) {
+		f.alive()
+		if r, err := http.Get(f.url + "/metrics"); err == nil {
+			b, err := io.ReadAll(r.Body)
+			r.Body.Close()
+			if looks := looksTotal.FindSubmatch(b); err == nil && looks != nil && string(looks[1]) != "0" {
+				return
+			}
+		}
+		if time.Now().After(until) {
+			f.t.Fatalf("firn does not look at the catalogs:\n%s", f.output())
+		}
+	}
+}
+
+var looksTotal = regexp.MustCompile(`(?m)^firn_catalog_looks_total (\d+)$`)
 
 func (f *firn) post(ctx context.Context, path string, into any) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, f.url+path, nil)

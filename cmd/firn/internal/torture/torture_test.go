@@ -135,8 +135,7 @@ func (r *rig) compareAtACut() {
 	r.t.Helper()
 	resume := r.load.PauseSchema()
 	defer resume()
-	r.firn.ready(2 * time.Minute)
-	time.Sleep(12 * time.Second) // two looks at the catalogs: a rewrite may make a table load anew
+	r.firn.looked(2 * time.Minute) // a rewrite may make a table load anew
 	r.firn.ready(2 * time.Minute)
 	ctx, cancel := context.WithTimeout(r.t.Context(), 2*time.Minute)
 	defer cancel()

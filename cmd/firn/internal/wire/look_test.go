@@ -1,12 +1,14 @@
 package wire_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"firn/cmd/firn/internal/wire"
+	"firn/lake"
 )
 
 // gate holds every look at the catalogs, once taken, until it is let go.
@@ -123,6 +125,53 @@ func TestRule27OneLook(t *testing.T) {
 	g.pass()
 	close(g.open)
 	r.eventuallySame(e, "public.a")
+	require.NoError(t, stop())
+}
+
+// TestRule27NoOtherLook: a rewrite is acted on when the stream has come to it,
+// not when somebody looks again; the table counts as behind meanwhile.
+func TestRule27NoOtherLook(t *testing.T) {
+	t.Parallel()
+	r, g, e, stop := gated(t, 20*time.Millisecond, "create table a (id int primary key, n int); insert into a values (1, 1)")
+	g.look()
+	require.NoError(t, e.Lake.Hold(t.Context()))
+	r.exec("alter table a alter n type int using n * 2")
+	r.exec("insert into a values (2, 2)")
+	g.pass()
+	g.look() // has seen it, and the stream has not
+	g.pass()
+	g.look() // and no other gets in
+	require.Eventually(t, func() bool { return state(e, "public.a").State == lake.Behind }, 20*time.Second, 10*time.Millisecond)
+	at, err := e.Source.CommittedLSN(t.Context())
+	require.NoError(t, err)
+	_, _, err = e.Lake.Cut(t.Context(), at)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return strings.Contains(state(e, "public.a").Reason, "rewritten in place") }, 20*time.Second, 10*time.Millisecond)
+	g.pass()
+	close(g.open)
+	r.eventuallySame(e, "public.a")
+	require.NoError(t, stop())
+}
+
+// TestRule27TruncatedBeforeAStart: nobody looked between the TRUNCATE and the
+// end of that process; the next one still knows what explains the new file.
+func TestRule27TruncatedBeforeAStart(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	poll := r.o.Poll
+	r.o.Poll = time.Hour
+	r.exec("create table a (id int primary key); insert into a values (1)")
+	e, stop := r.run()
+	r.same(e, "public.a")
+	r.exec("truncate a; insert into a values (2)")
+	r.same(e, "public.a")
+	require.NoError(t, stop())
+	r.o.Poll = poll
+	e, stop = r.run()
+	r.settled(e)
+	r.exec("insert into a values (3)")
+	r.same(e, "public.a")
+	require.Zero(t, e.Lake.Counters().RowsLoaded.Load())
 	require.NoError(t, stop())
 }
 
