@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"github.com/RoaringBitmap/roaring/v2"
 	"github.com/apache/arrow-go/v18/arrow"
@@ -54,6 +55,7 @@ type encoder struct {
 	out    FileWriter
 	room   *encoding
 	jobs   chan encodeJob
+	ending atomic.Bool   // no job follows those in the channel
 	done   chan struct{} // closed when file and err are set
 	file   *NewFile      // nil if no row was alive
 	err    error
@@ -93,7 +95,10 @@ func (e *encoder) send(ctx context.Context, rec arrow.RecordBatch, b *batch) err
 }
 
 // finish says that no batch follows.
-func (e *encoder) finish() { close(e.jobs) }
+func (e *encoder) finish() {
+	e.ending.Store(true)
+	close(e.jobs)
+}
 
 // wait returns the file once it is encoded.
 func (e *encoder) wait(ctx context.Context) (*NewFile, error) {
@@ -128,18 +133,18 @@ func (e *encoder) run(ctx context.Context) error {
 	return e.err
 }
 
+// encode works off the jobs. A file ends in the turn of its last batch: were it
+// to wait for another, the encoders of a thousand tables would be open at once.
 func (e *encoder) encode(ctx context.Context) error {
-	for {
+	for ended := false; !ended; {
 		select {
 		case job, ok := <-e.jobs:
-			if !ok {
-				f, err := e.out.Close(ctx)
-				e.file = f
-				return err
+			var err error
+			if ok {
+				ended, err = e.take(ctx, job)
+			} else {
+				ended, err = true, e.turn(ctx, func() error { return e.close(ctx) })
 			}
-			err := e.write(ctx, job)
-			job.rec.Release()
-			e.room.bytes.Release(job.weight)
 			if err != nil {
 				return fmt.Errorf("encode %s: %w", e.out.Path(), err)
 			}
@@ -147,36 +152,56 @@ func (e *encoder) encode(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
+	return nil
 }
 
-func (e *encoder) write(ctx context.Context, job encodeJob) error {
-	rec := job.rec
-	rec.Retain()
-	defer func() { rec.Release() }()
-	if len(job.batch.fixups) > 0 {
-		fixed, err := e.resolve(ctx, rec, job.batch)
-		if err != nil {
-			return err
-		}
-		rec.Release()
-		rec = fixed
-	}
+// turn runs fn when a processor is free for it.
+func (e *encoder) turn(ctx context.Context, fn func() error) error {
 	if err := e.room.cpus.Acquire(ctx, 1); err != nil {
 		return err
 	}
 	defer e.room.cpus.Release(1)
-	if job.batch.dead != nil {
-		live, err := dropDead(ctx, rec, job.batch, e.room.mem)
+	return fn()
+}
+
+// take writes a batch, and ends the file if that was its last one.
+func (e *encoder) take(ctx context.Context, job encodeJob) (ended bool, err error) {
+	defer e.room.bytes.Release(job.weight)
+	rec := job.rec
+	defer func() { rec.Release() }()
+	if len(job.batch.fixups) > 0 {
+		fixed, err := e.resolve(ctx, rec, job.batch)
 		if err != nil {
-			return err
+			return false, err
 		}
 		rec.Release()
-		rec = live
+		rec = fixed
 	}
-	if rec.NumRows() == 0 {
+	err = e.turn(ctx, func() error {
+		if job.batch.dead != nil {
+			live, err := dropDead(ctx, rec, job.batch, e.room.mem)
+			if err != nil {
+				return err
+			}
+			rec.Release()
+			rec = live
+		}
+		if rec.NumRows() > 0 {
+			if err := e.out.Write(rec); err != nil {
+				return err
+			}
+		}
+		if ended = e.ending.Load() && len(e.jobs) == 0; ended {
+			return e.close(ctx)
+		}
 		return nil
-	}
-	return e.out.Write(rec)
+	})
+	return ended, err
+}
+
+func (e *encoder) close(ctx context.Context) (err error) {
+	e.file, err = e.out.Close(ctx)
+	return err
 }
 
 // dropDead returns rec without the rows that died in their batch.

@@ -224,6 +224,7 @@ func (w *fileWriter) Close(ctx context.Context) (*lake.NewFile, error) {
 		w.body.discard()
 		return nil, fmt.Errorf("close data file: %w", err)
 	}
+	w.pq, w.dicts = nil, nil // their buffers are many times the file, and w lives until its epoch is published
 	done := make(chan struct{})
 	var uploadErr error
 	var uploadedAt time.Time
