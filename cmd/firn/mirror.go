@@ -59,6 +59,7 @@ func openMirror(ctx context.Context, c *config.Config, logger *slog.Logger) (_ *
 	if err != nil {
 		return nil, err
 	}
+	paceGC()
 	m := &mirror{c: c, log: logger, retained: slot.Retained{Bytes: -1, LimitBytes: -1}}
 	defer func() {
 		if err != nil {

@@ -11,6 +11,8 @@ import (
 
 const (
 	watchEvery = 2 * time.Second
+	// retainedEvery spares Postgres a query that changes little.
+	retainedEvery = 10 * time.Second
 	// retainedWarn is the retained WAL that is warned of where Postgres has no
 	// limit of its own; else half the limit is.
 	retainedWarn      = 10 << 30
@@ -22,11 +24,14 @@ const (
 func (m *mirror) watch(ctx context.Context) error {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
-	var warned time.Time
+	var measured, warned time.Time
 	for {
 		st := m.status()
 		if st.Running {
-			m.measure(ctx, &warned)
+			if time.Since(measured) >= retainedEvery {
+				measured = time.Now()
+				m.measure(ctx, &warned)
+			}
 			m.askWaiters(ctx, st.Tables)
 		}
 		select {
