@@ -3,6 +3,7 @@ package lake
 import (
 	"fmt"
 	"math/bits"
+	"sort"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
@@ -16,9 +17,10 @@ import (
 const (
 	batchRowsMax  = 64 << 10 // rows in a batch before it goes to the encoder
 	batchBytesMax = 8 << 20  // wire bytes, the same
-	// fixupBytes is what an unchanged TOAST value is taken to weigh until it
-	// has been fetched: Postgres stores values out of line from about 2 kB on.
-	fixupBytes = 8 << 10
+	// fixupBytes is what an unchanged TOAST value weighs until it is fetched,
+	// which is portion by portion: the more of them are looked for together, the
+	// fewer pages are read for the sake of one value.
+	fixupBytes = 64
 )
 
 // batch is a run of a table's new rows, in stream order. While it is open it
@@ -29,7 +31,7 @@ type batch struct {
 	rows   int
 	bytes  int
 	dead   []uint64 // bit per row that died before the flush; nil: none
-	fixups []fixup
+	fixups []fixup  // by row
 
 	file  *dataFile // nil until flushed
 	start uint32    // position in file of the first live row
@@ -79,6 +81,30 @@ func (b *batch) flushed(f *dataFile, start uint32) uint32 {
 	}
 	b.rank[len(b.dead)] = live
 	return live + uint32(max(0, b.rows-64*len(b.dead)))
+}
+
+// missing returns the fixups of rows that were alive at the flush, in stream
+// order; their rows are counted among those.
+func (b *batch) missing() []fixup {
+	var out []fixup
+	for _, f := range b.fixups {
+		if !b.isDead(uint32(f.row)) {
+			f.row = int(b.position(uint32(f.row)) - b.start)
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// fixup returns that of a cell, if its value is not there.
+func (b *batch) fixup(row, col int) (fixup, bool) {
+	i := sort.Search(len(b.fixups), func(i int) bool { return b.fixups[i].row >= row })
+	for ; i < len(b.fixups) && b.fixups[i].row == row; i++ {
+		if b.fixups[i].col == col {
+			return b.fixups[i], true
+		}
+	}
+	return fixup{}, false
 }
 
 // position is the place in the file of a row that was alive at the flush.

@@ -98,7 +98,7 @@ func benchLake(tb testing.TB) (s *session, t *Table, end func()) {
 	layout, err := NewLayout(benchTable, nil, 0)
 	require.NoError(tb, err)
 	var encoders sync.WaitGroup
-	room := &encoding{bytes: semaphore.NewWeighted(encodingBytesMax), cpus: semaphore.NewWeighted(2), mem: memory.DefaultAllocator}
+	room := &encoding{bytes: semaphore.NewWeighted(encodingBytesMax), cpus: semaphore.NewWeighted(2), resolving: semaphore.NewWeighted(resolversMax), mem: memory.DefaultAllocator}
 	t = &Table{
 		Ident: Ident{"public", "events"}, store: &nowhere{}, room: room, files: map[uint32]*dataFile{}, batches: map[uint32]*batch{},
 		spawn: func(fn func(context.Context) error) {

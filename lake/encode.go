@@ -2,9 +2,7 @@ package lake
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"slices"
 	"sync/atomic"
 
 	"github.com/RoaringBitmap/roaring/v2"
@@ -40,9 +38,10 @@ func (f *dataFile) isDead(pos uint32) bool { return f.dead != nil && f.dead.Cont
 
 // encoding is the room and the processors that all encoders of a session share.
 type encoding struct {
-	bytes *semaphore.Weighted
-	cpus  *semaphore.Weighted
-	mem   memory.Allocator
+	bytes     *semaphore.Weighted
+	cpus      *semaphore.Weighted
+	resolving *semaphore.Weighted // of batches whose unchanged values are fetched at once
+	mem       memory.Allocator
 
 	pending int // wire bytes in all open batches; the owner's
 }
@@ -59,6 +58,8 @@ type encoder struct {
 	done   chan struct{} // closed when file and err are set
 	file   *NewFile      // nil if no row was alive
 	err    error
+
+	valueBytes int64 // what an unchanged TOAST value weighed in the last portion
 }
 
 type encodeJob struct {
@@ -169,29 +170,35 @@ func (e *encoder) take(ctx context.Context, job encodeJob) (ended bool, err erro
 	defer e.room.bytes.Release(job.weight)
 	rec := job.rec
 	defer func() { rec.Release() }()
-	if len(job.batch.fixups) > 0 {
-		fixed, err := e.resolve(ctx, rec, job.batch)
-		if err != nil {
-			return false, err
-		}
-		rec.Release()
-		rec = fixed
-	}
-	err = e.turn(ctx, func() error {
-		if job.batch.dead != nil {
+	if job.batch.dead != nil {
+		err := e.turn(ctx, func() error {
 			live, err := dropDead(ctx, rec, job.batch, e.room.mem)
 			if err != nil {
 				return err
 			}
 			rec.Release()
 			rec = live
+			return nil
+		})
+		if err != nil {
+			return false, err
 		}
+	}
+	if missing := job.batch.missing(); len(missing) > 0 {
+		return e.writeResolved(ctx, rec, missing)
+	}
+	return e.write(ctx, rec, true)
+}
+
+// write encodes rows; last says that none of their batch follow.
+func (e *encoder) write(ctx context.Context, rec arrow.RecordBatch, last bool) (ended bool, err error) {
+	err = e.turn(ctx, func() error {
 		if rec.NumRows() > 0 {
 			if err := e.out.Write(rec); err != nil {
 				return err
 			}
 		}
-		if ended = e.ending.Load() && len(e.jobs) == 0; ended {
+		if ended = last && e.ending.Load() && len(e.jobs) == 0; ended {
 			return e.close(ctx)
 		}
 		return nil
@@ -219,132 +226,4 @@ func dropDead(ctx context.Context, rec arrow.RecordBatch, b *batch, mem memory.A
 		return nil, fmt.Errorf("leave out dead rows: %w", err)
 	}
 	return out, nil
-}
-
-// resolve fetches the batch's unchanged TOAST values, file by file, and returns
-// the record with them in place.
-func (e *encoder) resolve(ctx context.Context, rec arrow.RecordBatch, b *batch) (arrow.RecordBatch, error) {
-	fixups := slices.DeleteFunc(slices.Clone(b.fixups), func(f fixup) bool { return b.isDead(uint32(f.row)) })
-	slices.SortFunc(fixups, func(a, b fixup) int {
-		if a.file != b.file {
-			return int(int64(a.file.no) - int64(b.file.no))
-		}
-		return int(int64(a.pos) - int64(b.pos))
-	})
-	patch := newPatch(fixups, e.layout)
-	defer patch.release()
-	for start := 0; start < len(fixups); {
-		end := start
-		for end < len(fixups) && fixups[end].file == fixups[start].file {
-			end++
-		}
-		if err := patch.fetch(ctx, e, fixups[start:end]); err != nil {
-			return nil, err
-		}
-		start = end
-	}
-	return patch.apply(rec, e.room.mem)
-}
-
-// patch holds fetched values until the columns are rebuilt with them.
-type patch struct {
-	layout *Layout
-	cols   []int // the columns concerned
-	values map[[2]int]fetched
-	keep   []arrow.RecordBatch
-}
-
-type fetched struct {
-	from arrow.Array
-	at   int
-}
-
-func newPatch(fixups []fixup, layout *Layout) *patch {
-	p := &patch{layout: layout, values: make(map[[2]int]fetched, len(fixups))}
-	for _, f := range fixups {
-		if !slices.Contains(p.cols, f.col) {
-			p.cols = append(p.cols, f.col)
-		}
-	}
-	return p
-}
-
-func (p *patch) release() {
-	for _, r := range p.keep {
-		r.Release()
-	}
-}
-
-// fetch reads the cells of one file; fixups are sorted by position.
-func (p *patch) fetch(ctx context.Context, e *encoder, fixups []fixup) error {
-	file := fixups[0].file
-	if enc := fixups[0].enc; enc != nil {
-		if err := enc.readable(ctx); err != nil {
-			return fmt.Errorf("wait for %s: %w", file.path, err)
-		}
-	}
-	var positions []uint32
-	for _, f := range fixups {
-		if n := len(positions); n == 0 || positions[n-1] != f.pos {
-			positions = append(positions, f.pos)
-		}
-	}
-	next, ordinal := 0, 0
-	err := e.store.Read(ctx, file.path, p.layout.fields(p.cols), positions, func(first int64, rec arrow.RecordBatch) error {
-		rec.Retain()
-		p.keep = append(p.keep, rec)
-		for ; next < len(fixups); next++ {
-			f := fixups[next]
-			for positions[ordinal] != f.pos {
-				ordinal++
-			}
-			if int64(ordinal) >= first+rec.NumRows() {
-				return nil
-			}
-			p.values[[2]int{f.row, f.col}] = fetched{rec.Column(slices.Index(p.cols, f.col)), int(int64(ordinal) - first)}
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("read unchanged values: %w", err)
-	}
-	if next < len(fixups) {
-		return fmt.Errorf("read unchanged values of %s: position %d is missing", file.path, fixups[next].pos)
-	}
-	return nil
-}
-
-// apply returns rec with the fetched cells in place.
-func (p *patch) apply(rec arrow.RecordBatch, mem memory.Allocator) (arrow.RecordBatch, error) {
-	cols := make([]arrow.Array, rec.NumCols())
-	for i := range cols {
-		cols[i] = rec.Column(i)
-		cols[i].Retain()
-	}
-	defer func() {
-		for _, c := range cols {
-			c.Release()
-		}
-	}()
-	for _, c := range p.cols {
-		b := array.NewBuilder(mem, cols[c].DataType())
-		cell := p.layout.Columns[c].codec.Bind(b)
-		var err error
-		b.Reserve(int(rec.NumRows()))
-		for row := range int(rec.NumRows()) {
-			if v, ok := p.values[[2]int{row, c}]; ok {
-				err = errors.Join(err, cell.From(v.from, v.at))
-			} else {
-				err = errors.Join(err, cell.From(cols[c], row))
-			}
-		}
-		if err != nil {
-			b.Release()
-			return nil, fmt.Errorf("put back unchanged values of column %s: %w", p.layout.Columns[c].Name, err)
-		}
-		cols[c].Release()
-		cols[c] = b.NewArray()
-		b.Release()
-	}
-	return array.NewRecordBatch(rec.Schema(), cols, rec.NumRows()), nil
 }

@@ -54,7 +54,7 @@ func (f *countedFile) Close(ctx context.Context) (*NewFile, error) {
 func TestEncodersOpen(t *testing.T) {
 	layout, err := NewLayout(benchTable, nil, 0)
 	require.NoError(t, err)
-	room := &encoding{bytes: semaphore.NewWeighted(encodingBytesMax), cpus: semaphore.NewWeighted(1), mem: memory.DefaultAllocator}
+	room := &encoding{bytes: semaphore.NewWeighted(encodingBytesMax), cpus: semaphore.NewWeighted(1), resolving: semaphore.NewWeighted(resolversMax), mem: memory.DefaultAllocator}
 	require.NoError(t, room.cpus.Acquire(t.Context(), 1)) // until all of them wait
 	store := &counted{}
 	var all []*encoder

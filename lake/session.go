@@ -103,9 +103,10 @@ func (l *Lake) session(ctx context.Context) (err error) {
 	s := &session{
 		Lake: l, log: l.o.Logger, group: group, ctx: gctx, stop: ctx.Done(),
 		room: &encoding{
-			bytes: semaphore.NewWeighted(encodingBytesMax),
-			cpus:  semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))),
-			mem:   memory.DefaultAllocator,
+			bytes:     semaphore.NewWeighted(encodingBytesMax),
+			cpus:      semaphore.NewWeighted(int64(runtime.GOMAXPROCS(0))),
+			resolving: semaphore.NewWeighted(resolversMax),
+			mem:       memory.DefaultAllocator,
 		},
 		members: map[uint32]*member{}, parked: map[uint32]*parkedTxn{}, strange: map[uint32]bool{},
 		states: map[Ident]TableState{}, loads: make(chan loadResult), polled: make(chan pollResult), committed: make(chan error, 1),

@@ -425,12 +425,11 @@ func (t *Table) place(ctx context.Context, row wal.Tuple, was index.Loc, op stri
 func (t *Table) unchanged(b *batch, row, col int, was index.Loc) error {
 	f, pos, src := t.resolve(was)
 	if src != nil {
-		for _, x := range src.fixups {
-			if x.row == int(was.Pos) && x.col == col {
-				t.rows.cells[col].Null()
-				b.fixups = append(b.fixups, fixup{row: row, col: col, file: x.file, pos: x.pos, enc: x.enc})
-				return nil
-			}
+		if x, ok := src.fixup(int(was.Pos), col); ok {
+			t.rows.cells[col].Null()
+			x.row = row
+			b.fixups = append(b.fixups, x)
+			return nil
 		}
 		t.rows.copyCell(col, int(was.Pos))
 		return nil

@@ -4,6 +4,8 @@ import (
 	"crypto/md5"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -154,4 +156,55 @@ func cpuTime() time.Duration {
 		return 0
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkReadScattered reads values of 2.4 KB at random positions, as those
+// are that Postgres sends an update without.
+func BenchmarkReadScattered(b *testing.B) {
+	const rows, batches, wanted = 8 << 10, 12, 6_000
+	sc := iceberg.NewSchema(0,
+		iceberg.NestedField{ID: 1, Name: "id", Type: iceberg.PrimitiveTypes.Int64, Required: true},
+		iceberg.NestedField{ID: 2, Name: "body", Type: iceberg.PrimitiveTypes.String})
+	as, err := table.SchemaToArrowSchema(sc, nil, true, false)
+	require.NoError(b, err)
+	h := newHarness(b, 2, 1)
+	h.tab.o.RowGroupRows = defaultRowGroupRows
+	h.tab.o.TempDir = b.TempDir()
+	w, err := h.tab.NewFile(sc)
+	require.NoError(b, err)
+	rb := array.NewRecordBuilder(memory.DefaultAllocator, as)
+	defer rb.Release()
+	for batch := range batches {
+		for i := range rows {
+			id := int64(batch*rows + i)
+			rb.Field(0).(*array.Int64Builder).Append(id)
+			rb.Field(1).(*array.StringBuilder).Append(strings.Repeat(fmt.Sprintf("%x a document of some length, ", md5.Sum(fmt.Append(nil, id))), 40))
+		}
+		rec := rb.NewRecordBatch()
+		require.NoError(b, w.Write(rec))
+		rec.Release()
+	}
+	f, err := w.Close(h.ctx)
+	require.NoError(b, err)
+	<-f.Uploaded
+	h.commit(&lake.Change{Stamp: h.stamp("snapshot"), Add: []*lake.NewFile{f}})
+	rng := rand.New(rand.NewPCG(1, 2))
+	b.ReportAllocs()
+	b.ResetTimer()
+	cpu := cpuTime()
+	for b.Loop() {
+		positions := make([]uint32, wanted)
+		for i, p := range rng.Perm(rows * batches)[:wanted] {
+			positions[i] = uint32(p)
+		}
+		slices.Sort(positions)
+		var got int64
+		require.NoError(b, h.tab.Read(h.ctx, f.Path, []int{2}, positions, func(_ int64, rec arrow.RecordBatch) error {
+			got += rec.NumRows()
+			return nil
+		}))
+		require.EqualValues(b, wanted, got)
+	}
+	b.ReportMetric((cpuTime()-cpu).Seconds()/float64(wanted*b.N)*1e6, "cpu-µs/value")
+	b.ReportMetric(float64(f.Bytes)/(rows*batches), "B/row")
 }

@@ -15,8 +15,10 @@ type output struct {
 	fn        func(int64, arrow.RecordBatch) error
 	schema    *arrow.Schema
 	positions bool
+	rowsMax   int64 // gathered at most, if positions
 	first     int64
 	rows      int64
+	pieces    int
 	parts     [][]arrow.Array // by column
 }
 
@@ -30,7 +32,8 @@ func (o *output) add(columns []arrow.Array, rows int64) error {
 		columns[i] = nil
 	}
 	o.rows += rows
-	if o.positions && o.rows < readBatchRows/4 {
+	o.pieces++
+	if o.positions && o.rows < o.rowsMax && o.pieces < gatherPieces {
 		return nil
 	}
 	return o.flush()
@@ -73,7 +76,7 @@ func (o *output) release() {
 			a.Release()
 		}
 	}
-	o.parts, o.rows = nil, 0
+	o.parts, o.rows, o.pieces = nil, 0, 0
 }
 
 // fit makes one array of the wanted type and rows of what was read.

@@ -18,10 +18,11 @@ import (
 )
 
 const (
-	readBatchRows = 32 << 10
-	// spanRows is how many unwanted rows are decoded rather than skipped by a
-	// new seek, which decodes the page again.
-	spanRows = 2048
+	readBatchRows  = 32 << 10
+	readBatchBytes = 8 << 20
+	// gatherPieces is of how many pieces, each of which holds its page, scattered
+	// rows are put together.
+	gatherPieces = 512
 )
 
 // Read calls fn with rows of a data file; see lake.TableStore. It fetches the
@@ -131,7 +132,7 @@ func (t *Table) open(ctx context.Context, path string, size int64) (*parquetFile
 	if cached == nil {
 		t.o.Footers.put(path, &footer{meta: rd.MetaData(), size: src.size})
 	}
-	fr, err := pqarrow.NewFileReader(rd, pqarrow.ArrowReadProperties{BatchSize: readBatchRows}, memory.DefaultAllocator)
+	fr, err := pqarrow.NewFileReader(rd, pqarrow.ArrowReadProperties{BatchSize: readBatchRows, PreAllocBinaryData: true}, memory.DefaultAllocator)
 	if err != nil {
 		return nil, err
 	}
@@ -221,17 +222,22 @@ func (p *parquetFile) rowGroup(ctx context.Context, g int, rows int64, wanted []
 			return err
 		}
 	}
+	most, err := p.batchRows(g, rows)
+	if err != nil {
+		return err
+	}
 	if wanted == nil {
-		for at := int64(0); at < rows; at += readBatchRows {
-			if err := p.batch(ctx, cursors, at, min(readBatchRows, rows-at), nil, out); err != nil {
+		for at := int64(0); at < rows; at += most {
+			if err := p.batch(ctx, cursors, at, min(most, rows-at), nil, out); err != nil {
 				return err
 			}
 		}
 		return nil
 	}
+	out.rowsMax = most
 	for len(wanted) > 0 {
 		n := 1
-		for n < len(wanted) && wanted[n]-wanted[n-1] <= spanRows && wanted[n]-wanted[0] < readBatchRows {
+		for n < len(wanted) && wanted[n]-wanted[0] < most && !skips(cursors, wanted[n-1], wanted[n]) {
 			n++
 		}
 		first := wanted[0]
@@ -251,6 +257,32 @@ func (p *parquetFile) rowGroup(ctx context.Context, g int, rows int64, wanted []
 	return nil
 }
 
+// batchRows is how many rows of a row group are read at a time.
+func (p *parquetFile) batchRows(g int, rows int64) (int64, error) {
+	var bytes int64
+	meta := p.rd.MetaData().RowGroup(g)
+	for _, c := range p.columns {
+		for leaf := range c.leaves {
+			chunk, err := meta.ColumnChunk(leaf)
+			if err != nil {
+				return 0, err
+			}
+			bytes += chunk.TotalUncompressedSize()
+		}
+	}
+	return min(readBatchRows, max(1, readBatchBytes/(bytes/max(1, rows)+1))), nil
+}
+
+// skips says whether a column has a page between two rows that holds neither.
+func skips(cursors []cursor, from, to int64) bool {
+	for i := range cursors {
+		if c := &cursors[i]; c.r != nil && c.page(to) > c.page(from)+1 {
+			return true
+		}
+	}
+	return false
+}
+
 // cursor reads one column of a row group forwards. It seeks to the first rows
 // of pages only: arrow-go's seek into the middle of a page loses the repetition
 // levels of what follows.
@@ -260,10 +292,14 @@ type cursor struct {
 	next  int64   // row
 }
 
+// page is the number of the page that holds a row; -1 if pages are not known.
+func (c *cursor) page(row int64) int {
+	return sort.Search(len(c.pages), func(i int) bool { return c.pages[i] > row }) - 1
+}
+
 // read returns rows from first on, which is not before the last read's end.
 func (c *cursor) read(first, rows int64) (*arrow.Chunked, error) {
-	i := sort.Search(len(c.pages), func(i int) bool { return c.pages[i] > first }) - 1
-	if i >= 0 && c.pages[i] > c.next {
+	if i := c.page(first); i >= 0 && c.pages[i] > c.next {
 		if err := c.r.SeekToRow(c.pages[i]); err != nil {
 			return nil, err
 		}

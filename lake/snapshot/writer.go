@@ -20,25 +20,38 @@ import (
 
 const (
 	// pageBytes keeps pages small enough that reading a few rows by position
-	// is cheap.
-	pageBytes = 256 << 10
-	zstdLevel = 1 // the default costs 40 % more CPU for 4 % of size
+	// is cheap. Where a column's values are wide, rows that Postgres sends
+	// without them are likely to be read so: its pages are narrowPageBytes.
+	pageBytes       = 256 << 10
+	narrowPageBytes = 32 << 10
+	wideValueBytes  = 1 << 10
+	// rawGroupBytes bounds the pages of a row group, whose list a reader goes
+	// through at each seek.
+	rawGroupBytes = 64 << 20
+	zstdLevel     = 1 // the default costs 40 % more CPU for 4 % of size
 )
 
 // writerProperties are how data and delete files are encoded. repeats says which
 // columns get a dictionary (nil: all), own which of these are given as indexes;
-// the others' are given up again where they don't pay.
-func writerProperties(sc *arrow.Schema, rowGroupRows int64, repeats, own func(field int) bool) (*parquet.WriterProperties, error) {
+// the others' are given up again where they don't pay. widest is the mean size of
+// the widest column's values.
+func writerProperties(sc *arrow.Schema, rowGroupRows, widest int64, repeats, own func(field int) bool) (*parquet.WriterProperties, error) {
 	opts := []parquet.WriterProperty{
 		parquet.WithCreatedBy("firn"),
 		parquet.WithCompression(compress.Codecs.Zstd),
 		parquet.WithCompressionLevel(zstdLevel),
 		parquet.WithDataPageVersion(parquet.DataPageV2),
-		parquet.WithDataPageSize(pageBytes),
 		parquet.WithMaxRowGroupLength(rowGroupRows),
 		parquet.WithPageIndexEnabled(true),
 		parquet.WithDictionaryDefault(true),
 	}
+	// The encoder looks at a page's size only after each so many values.
+	page, between := int64(pageBytes), int64(parquet.DefaultWriteBatchSize)
+	if widest >= wideValueBytes {
+		page = narrowPageBytes
+		between = max(1, page/widest)
+	}
+	opts = append(opts, parquet.WithDataPageSize(page), parquet.WithBatchSize(between))
 	leaves, err := pqarrow.ToParquet(sc, parquet.NewWriterProperties(opts...), pqarrow.NewArrowWriterProperties())
 	if err != nil {
 		return nil, err
@@ -55,6 +68,35 @@ func writerProperties(sc *arrow.Schema, rowGroupRows int64, repeats, own func(fi
 	return parquet.NewWriterProperties(opts...), nil
 }
 
+// flat is a column of strings or binaries.
+type flat interface {
+	arrow.Array
+	ValueBytes() []byte
+}
+
+// meanWidth is the mean size of a column's values in bytes; 0 for those of fixed
+// size, which are small.
+func meanWidth(a arrow.Array) int64 {
+	if a.Len() == 0 {
+		return 0
+	}
+	switch a := a.(type) {
+	case flat:
+		return int64(len(a.ValueBytes()) / a.Len())
+	case array.ListLike:
+		first, _ := a.ValueOffsets(0)
+		_, end := a.ValueOffsets(a.Len() - 1)
+		elem := int64(8)
+		if _, ok := a.ListValues().(flat); ok {
+			values := array.NewSlice(a.ListValues(), first, end)
+			defer values.Release()
+			elem += meanWidth(values)
+		}
+		return (end - first) * elem / int64(a.Len())
+	}
+	return 0
+}
+
 // fileWriter implements lake.FileWriter.
 type fileWriter struct {
 	t        *Table
@@ -68,6 +110,7 @@ type fileWriter struct {
 	pq       *pqarrow.FileWriter // nil until the first batch has come
 	dicts    []*dictionary       // of each column; nil: none of ours
 	group    int64               // rows in the open row group
+	groupMax int64
 	rows     int64
 	bytes    atomic.Int64
 	version  int
@@ -105,13 +148,16 @@ func (t *Table) newFile(m *metadata, schema *iceberg.Schema, spec iceberg.Partit
 func (w *fileWriter) begin(rec arrow.RecordBatch) error {
 	w.dicts = make([]*dictionary, rec.NumCols())
 	again := make([]bool, rec.NumCols())
+	var widest int64
 	for i, c := range rec.Columns() {
+		widest = max(widest, meanWidth(c))
 		again[i] = repeats(c)
 		if again[i] && c.DataType().ID() == arrow.STRING {
 			w.dicts[i] = &dictionary{}
 		}
 	}
-	props, err := writerProperties(w.arrow, w.t.o.RowGroupRows,
+	w.groupMax = min(w.t.o.RowGroupRows, rawGroupBytes/(widest+1)+1)
+	props, err := writerProperties(w.arrow, w.groupMax, widest,
 		func(i int) bool { return again[i] }, func(i int) bool { return w.dicts[i] != nil })
 	if err != nil {
 		return err
@@ -140,8 +186,13 @@ func (w *fileWriter) Write(rec arrow.RecordBatch) error {
 	// Equal but for metadata, which the encoder would compare too.
 	rec = array.NewRecordBatch(w.arrow, rec.Columns(), rec.NumRows())
 	defer rec.Release()
+	if w.pq == nil && rec.NumRows() > 0 {
+		if err := w.begin(rec); err != nil {
+			return fmt.Errorf("write data file: %w", err)
+		}
+	}
 	for off := int64(0); off < rec.NumRows(); {
-		n := min(rec.NumRows()-off, w.t.o.RowGroupRows-w.group)
+		n := min(rec.NumRows()-off, w.groupMax-w.group)
 		part := rec.NewSlice(off, off+n)
 		err := w.write(part)
 		part.Release()
@@ -155,11 +206,6 @@ func (w *fileWriter) Write(rec arrow.RecordBatch) error {
 
 // write encodes rows that the open row group has room for.
 func (w *fileWriter) write(rec arrow.RecordBatch) error {
-	if w.pq == nil {
-		if err := w.begin(rec); err != nil {
-			return err
-		}
-	}
 	if w.group == 0 {
 		if err := w.pq.NewBufferedRowGroupChecked(); err != nil {
 			return err
@@ -179,7 +225,7 @@ func (w *fileWriter) write(rec arrow.RecordBatch) error {
 	w.rows += rec.NumRows()
 	w.group += rec.NumRows()
 	w.bytes.Store(w.pq.TotalCompressedBytes())
-	if w.group >= w.t.o.RowGroupRows || w.pq.RowGroupTotalCompressedBytes() >= w.t.o.RowGroupBytes {
+	if w.group >= w.groupMax || w.pq.RowGroupTotalCompressedBytes() >= w.t.o.RowGroupBytes {
 		w.endGroup()
 	}
 	return nil
