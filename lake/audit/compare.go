@@ -64,7 +64,7 @@ func (v *verifier) compareRows(ctx context.Context, m *moment, p pair, r *TableR
 	if err != nil {
 		return err
 	}
-	r.Postgres, r.Lake = a.side(), b.side()
+	r.Postgres, r.Lake = side(a), side(b)
 	r.Result = Equal
 	if len(schema) > 0 {
 		r.Result = Different
@@ -152,8 +152,8 @@ func (s *search) checksums(ctx context.Context, b *buckets) (postgres, lake sum,
 			h := hasher{key: s.key}
 			return read(ctx, func(row [][]byte) error {
 				all, key := h.hash(row)
-				into[bucketOf(key)].add(all)
-				total.add(all)
+				into[bucketOf(key)].Add(all)
+				total.Add(all)
 				return nil
 			})
 		}
@@ -172,7 +172,7 @@ func (s *search) rows(ctx context.Context, b *buckets, keysMax int) (*Rows, erro
 			differing = append(differing, i)
 		}
 	}
-	size := func(i int) int64 { return b.postgres[i].rows + b.lake[i].rows }
+	size := func(i int) int64 { return b.postgres[i].Rows + b.lake[i].Rows }
 	slices.SortFunc(differing, func(i, j int) int { return cmp.Compare(size(i), size(j)) })
 	chosen := map[int]bool{}
 	var total int64
@@ -201,9 +201,9 @@ func (s *search) rows(ctx context.Context, b *buckets, keysMax int) (*Rows, erro
 			return nil
 		})
 	}
-	err := read(s.postgres, func(k *keyed, h xxh3.Uint128) { k.postgres++; k.difference.add(h) })
+	err := read(s.postgres, func(k *keyed, h xxh3.Uint128) { k.postgres++; k.difference.Add(h) })
 	if err == nil {
-		err = read(s.lake, func(k *keyed, h xxh3.Uint128) { k.lake++; k.difference.take(h) })
+		err = read(s.lake, func(k *keyed, h xxh3.Uint128) { k.lake++; k.difference.Take(h) })
 	}
 	if err != nil {
 		return nil, fmt.Errorf("look for the rows that differ: %w", err)

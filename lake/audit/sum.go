@@ -2,35 +2,16 @@ package audit
 
 import (
 	"encoding/binary"
-	"fmt"
-	"math/bits"
 
 	"github.com/zeebo/xxh3"
+
+	columns "firn/lake/column"
 )
 
-// sum is the checksum of a multiset of rows: the sum of their hashes. XOR would
-// lose rows that are there twice.
-type sum struct {
-	hi, lo uint64
-	rows   int64
-}
+// sum is the checksum of a side's rows.
+type sum = columns.Sum
 
-func (s *sum) add(h xxh3.Uint128) {
-	var carry uint64
-	s.lo, carry = bits.Add64(s.lo, h.Lo, 0)
-	s.hi, _ = bits.Add64(s.hi, h.Hi, carry)
-	s.rows++
-}
-
-// take is the inverse of add.
-func (s *sum) take(h xxh3.Uint128) {
-	var borrow uint64
-	s.lo, borrow = bits.Sub64(s.lo, h.Lo, 0)
-	s.hi, _ = bits.Sub64(s.hi, h.Hi, borrow)
-	s.rows--
-}
-
-func (s sum) side() Side { return Side{Rows: s.rows, Checksum: fmt.Sprintf("%016x%016x", s.hi, s.lo)} }
+func side(s sum) Side { return Side{Rows: s.Rows, Checksum: s.Checksum()} }
 
 // bucketCount divides a table by the hashes of its keys, so that a search for
 // differing rows reads all but keeps few.
