@@ -74,18 +74,25 @@ func (l *Log) AsOf(ctx context.Context, m Moment) (*State, error) {
 			return nil, err
 		}
 	}
-	k, err := head.kept(m)
+	k, err := head.KeptAt(m)
 	if err != nil {
 		return nil, err
 	}
+	return l.keptState(ctx, k)
+}
+
+// keptState reads the entry of a kept epoch.
+func (l *Log) keptState(ctx context.Context, k Kept) (*State, error) {
 	s, err := l.Entry(ctx, k.Number)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && s.CommitID != k.CommitID {
-		return nil, fmt.Errorf("%w: entry %d is no longer the one of %s", ErrNotKept, k.Number, m)
+		return nil, fmt.Errorf("%w: entry %d is no longer the one of epoch %d", ErrNotKept, k.Number, k.Epoch)
 	}
 	return s, err
 }
 
-func (s *State) kept(m Moment) (Kept, error) {
+// KeptAt returns the newest kept epoch at or before m, which is the newest of
+// all for the zero Moment. Errors: ErrNotYet, ErrNotKept, as AsOf has them.
+func (s *State) KeptAt(m Moment) (Kept, error) {
 	if m.Tag != "" {
 		t, ok := s.Tag(m.Tag)
 		if !ok {
@@ -98,7 +105,7 @@ func (s *State) kept(m Moment) (Kept, error) {
 	}
 	epochs := s.Epochs()
 	for i := len(epochs) - 1; i >= 0; i-- {
-		if k := epochs[i]; m.LSN != 0 && k.LSN <= m.LSN || m.LSN == 0 && !k.Time.After(m.Time) {
+		if k := epochs[i]; m == (Moment{}) || m.LSN != 0 && k.LSN <= m.LSN || m.LSN == 0 && !k.Time.After(m.Time) {
 			return k, nil
 		}
 	}
