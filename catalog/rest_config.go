@@ -10,10 +10,14 @@ import (
 	"strconv"
 )
 
-func (s *server) config(_ context.Context, c *call) error {
+func (s *server) config(ctx context.Context, c *call) error {
+	overrides := map[string]string{}
 	if name := c.query.Get("warehouse"); !s.warehouseKnown(name) {
-		return &restError{Status: http.StatusNotFound, Type: "NoSuchWarehouseException",
-			Message: fmt.Sprintf("no warehouse %q here; this is %q", name, s.o.Warehouse)}
+		st, err := s.resolve(ctx, name)
+		if err != nil {
+			return err
+		}
+		overrides = pinOverrides(st)
 	}
 	defaults := s.o.Config
 	if defaults == nil {
@@ -24,7 +28,7 @@ func (s *server) config(_ context.Context, c *call) error {
 		Overrides   map[string]string `json:"overrides"`
 		Endpoints   []string          `json:"endpoints"`
 		Idempotency string            `json:"idempotency-key-lifetime"`
-	}{defaults, map[string]string{}, endpoints(), fmt.Sprintf("PT%dM", int(idempotencyLifetime.Minutes()))})
+	}{defaults, overrides, endpoints(), fmt.Sprintf("PT%dM", int(idempotencyLifetime.Minutes()))})
 }
 
 // oauthToken answers an OAuth2 client-credentials request whose secret is the

@@ -116,6 +116,8 @@ func FuzzRestPath(f *testing.F) {
 	f.Add("GET", "/v1/namespaces/%", "parent=a%1Fb")
 	f.Add("GET", "/v1/namespaces//tables//", "snapshots=refs&%")
 	f.Add("GET", "/v1/config", "warehouse=shop%40latest")
+	f.Add("GET", "/v1/entry-0-x/namespaces", "")
+	f.Add("DELETE", "/v1/entry-18446744073709551615-/namespaces/a/tables/t", "")
 	f.Fuzz(func(t *testing.T, method, path, query string) {
 		restFuzz(t, method, path, query, []byte(`{"namespace":["x"],"name":"x"}`))
 	})

@@ -32,8 +32,8 @@ func TestRestConfig(t *testing.T) {
 		}
 		require.Len(t, list, 23)
 	}
-	// A name that asks for another lake, or for a moment of this one, must not
-	// be answered by this one's present.
+	// A name that asks for another lake, or for a moment that this one has not
+	// reached, must not be answered by this one's present.
 	for _, warehouse := range []string{"other", "shop%4016%2FB374D848", "Shop"} {
 		a := s.do("GET", "/v1/config?warehouse="+warehouse, nil)
 		require.Equal(t, 404, a.Status)

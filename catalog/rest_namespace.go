@@ -62,7 +62,7 @@ func (s *server) listNamespaces(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	st, err := s.head(ctx)
+	st, err := s.state(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -147,9 +147,9 @@ func (s *server) namespaceExists(ctx context.Context, c *call) error {
 	return c.noContent()
 }
 
-// namespace is the path's namespace with its properties, as the head has it.
+// namespace is the path's namespace with its properties.
 func (s *server) namespace(ctx context.Context, c *call) ([]string, map[string]string, error) {
-	st, err := s.head(ctx)
+	st, err := s.state(ctx, c)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -14,6 +14,10 @@ type call struct {
 	r     *http.Request
 	w     http.ResponseWriter
 	shape string // as in routes: namespaces/*/tables/*
+	// prefix is a pinned warehouse's, pinned the state that it names; "" and
+	// nil for the present.
+	prefix string
+	pinned *State
 	// names are the path's variables, escapes undone. A namespace is still
 	// joined by the separator.
 	names []string
@@ -96,6 +100,9 @@ func parseCall(r *http.Request) (*call, error) {
 		return nil, noRoute(r)
 	}
 	segs = segs[1:]
+	if len(segs) > 1 && strings.HasPrefix(segs[0], pinMark) {
+		c.prefix, segs = segs[0], segs[1:]
+	}
 	shape := make([]string, len(segs))
 	for i, seg := range segs {
 		// Variables stand at the second and fourth place, under namespaces.

@@ -57,7 +57,7 @@ func (s *server) listTables(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	st, err := s.head(ctx)
+	st, err := s.state(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -77,9 +77,9 @@ func (s *server) listTables(ctx context.Context, c *call) error {
 	return c.reply(newIdentPage(ns, names, p))
 }
 
-// table is the path's table as the head has it.
+// table is the path's table.
 func (s *server) table(ctx context.Context, c *call) (Ident, Table, error) {
-	st, err := s.head(ctx)
+	st, err := s.state(ctx, c)
 	if err != nil {
 		return Ident{}, Table{}, err
 	}

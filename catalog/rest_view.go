@@ -21,12 +21,19 @@ func (s *server) listViews(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	ns, _, err := s.namespace(ctx, c)
+	st, err := s.state(ctx, c)
 	if err != nil {
 		return err
 	}
+	ns, err := c.namespace(st)
+	if err != nil {
+		return err
+	}
+	if _, ok := st.Namespace(ns); !ok {
+		return noSuchNamespace(ns)
+	}
 	var names []string
-	for id := range s.log.Head().Views() {
+	for id := range st.Views() {
 		if slices.Equal(id.Namespace, ns) {
 			names = append(names, id.Name)
 		}
@@ -35,7 +42,7 @@ func (s *server) listViews(ctx context.Context, c *call) error {
 }
 
 func (s *server) view(ctx context.Context, c *call) (View, error) {
-	st, err := s.head(ctx)
+	st, err := s.state(ctx, c)
 	if err != nil {
 		return View{}, err
 	}

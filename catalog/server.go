@@ -4,8 +4,10 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net/http"
 	"os"
@@ -30,7 +32,8 @@ const (
 // ServerOptions says how a Server answers.
 type ServerOptions struct {
 	// Warehouse is the name that clients may give it; an empty one and the
-	// warehouse's URI are understood too. Any other is refused.
+	// warehouse's URI are understood too, each also with @ and a moment (see
+	// ParseMoment) for a read-only view of that epoch. Any other is refused.
 	Warehouse string
 	// Token is what clients must present as a bearer token, or as the client
 	// secret of an OAuth2 client-credentials request. Empty: no check.
@@ -86,6 +89,7 @@ type server struct {
 	slog  *slog.Logger
 	cache *metadataCache
 	kept  *keptCache
+	pins  pinCache
 	fresh freshness
 	token [sha256.Size]byte
 	etag  string // of Config, part of every table's
@@ -161,7 +165,17 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request) error {
 	if r.Body != nil {
 		r.Body = http.MaxBytesReader(w, r.Body, requestBytesMax)
 	}
-	return rt.handle(s, r.Context(), c)
+	if c.prefix == "" {
+		return rt.handle(s, r.Context(), c)
+	}
+	if err := s.pin(r.Context(), c, rt); err != nil {
+		return err
+	}
+	err = rt.handle(s, r.Context(), c)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s.unpinned(err)
+	}
+	return err
 }
 
 // authorize checks the bearer token. Hashes are compared, so that the time it
@@ -183,8 +197,11 @@ func (s *server) tokenIs(given string) bool {
 	return subtle.ConstantTimeCompare(h[:], s.token[:]) == 1
 }
 
-// head is the state that reads are answered from.
-func (s *server) head(ctx context.Context) (*State, error) {
+// state is what a read is answered from: the pinned state, else the head.
+func (s *server) state(ctx context.Context, c *call) (*State, error) {
+	if c.pinned != nil {
+		return c.pinned, nil
+	}
 	if s.o.HeadAgeMax < 0 || !s.fresh.due(s.o.HeadAgeMax) {
 		return s.log.Head(), nil
 	}

@@ -127,7 +127,12 @@ func newRestFolder(t *testing.T) restStore {
 // client is iceberg-go's own REST client.
 func (s *restServer) client() *rest.Catalog {
 	s.t.Helper()
-	opts := []rest.Option{rest.WithWarehouseLocation("shop")}
+	return s.clientOf("shop")
+}
+
+func (s *restServer) clientOf(warehouse string) *rest.Catalog {
+	s.t.Helper()
+	opts := []rest.Option{rest.WithWarehouseLocation(warehouse)}
 	if s.token != "" {
 		opts = append(opts, rest.WithOAuthToken(s.token))
 	}
