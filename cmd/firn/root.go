@@ -21,6 +21,7 @@ var commands = []func(*app) *cobra.Command{
 	doctorCommand,
 	snapshotsCommand,
 	asofCommand,
+	tagCommand,
 	verifyCommand,
 	teardownCommand,
 }

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"firn/catalog"
+	"firn/cmd/firn/internal/config"
+	"firn/wal"
+)
+
+// namedEpoch is a tag as it is printed.
+type namedEpoch struct {
+	Name      string    `json:"name"`
+	Warehouse string    `json:"warehouse"` // what readers attach
+	Epoch     uint64    `json:"epoch"`
+	LSN       wal.LSN   `json:"lsn"`
+	Time      time.Time `json:"time"` // of the last Postgres commit in it
+	Entry     uint64    `json:"entry"`
+	Created   time.Time `json:"created"`
+}
+
+func tagCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "tag [NAME]",
+		Short: "Keep an epoch by name, for as long as the name is there",
+		Long: `Names the newest kept epoch at or before a moment: all tables as Postgres stood
+at one commit. Old epochs are thinned out by age; a named one stays until its
+tag is deleted. A tag never moves. Without NAME, all tags are listed.
+
+Readers attach a tagged epoch, read-only, as warehouse "shop@NAME". A moment is
+an LSN (16/B374D848), a time (RFC 3339, Postgres' commit time), another tag, or
+latest. It works beside a running firn, and without one.`,
+		Example: `  firn tag before-upgrade --warehouse ./lake
+  firn tag quarter-end --at 2026-09-30T23:59:59Z --warehouse s3://lake/shop
+  firn tag --json --warehouse ./lake
+  firn tag before-upgrade --delete --warehouse ./lake`,
+		Args: cobra.MaximumNArgs(1),
+	}
+	flags := config.NewFlags(cmd.Flags(), "warehouse", "s3-endpoint")
+	at := cmd.Flags().String("at", "latest", "the moment to name: an LSN, a time, a tag or latest")
+	remove := cmd.Flags().Bool("delete", false, "delete the tag; its epoch is then thinned out like any other")
+	asJSON := cmd.Flags().Bool("json", false, "print JSON")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		moved := cmd.Flags().Changed("at")
+		switch {
+		case len(args) == 0 && (moved || *remove):
+			return &usageError{text: "--at and --delete want the name of a tag: firn tag NAME"}
+		case moved && *remove:
+			return &usageError{text: "--at and --delete can't go together: a tag is deleted by its name"}
+		}
+		m, err := catalog.ParseMoment(*at)
+		if err != nil {
+			return &usageError{text: "--at: " + err.Error()}
+		}
+		if len(args) == 1 && !*remove {
+			if err := catalog.CheckTagName(args[0]); err != nil {
+				return &usageError{text: err.Error()}
+			}
+		}
+		w, err := a.readLake(cmd.Context(), flags)
+		if err != nil {
+			return err
+		}
+		if len(args) == 0 {
+			return a.listTags(w, *asJSON)
+		}
+		if *remove {
+			return a.untag(cmd.Context(), w, args[0], *asJSON)
+		}
+		return a.tag(cmd.Context(), w, args[0], m, *asJSON)
+	}
+	return cmd
+}
+
+func (a *app) tag(ctx context.Context, w *warehouse, name string, m catalog.Moment, asJSON bool) error {
+	t, err := w.log.Tag(ctx, name, m)
+	switch {
+	case errors.Is(err, catalog.ErrTagTaken):
+		return &usageError{text: err.Error() + ". A tag does not move: choose another name, or delete it first with --delete"}
+	case errors.Is(err, catalog.ErrNotKept) && m.Tag != "":
+		return &usageError{text: fmt.Sprintf("--at %s: want an LSN such as 16/B374D848, a time such as 2026-11-23T02:00:00Z, latest, or a tag that `firn tag` lists", m)}
+	case errors.Is(err, catalog.ErrNotKept):
+		return &usageError{text: err.Error() + ". `firn snapshots` lists the epochs that can be named"}
+	case errors.Is(err, catalog.ErrNotYet):
+		return fmt.Errorf("%w; `firn wait --lsn %s` returns when it has", err, m)
+	case err != nil:
+		return fmt.Errorf("tag %s: %w", name, err)
+	}
+	x := w.named(name, t)
+	if asJSON {
+		return a.printJSON(x)
+	}
+	fmt.Fprintf(a.out, "%s is epoch %d at %s, committed %s; readers attach it as warehouse %q\n", name, x.Epoch, x.LSN, moment(x.Time), x.Warehouse)
+	return nil
+}
+
+func (a *app) untag(ctx context.Context, w *warehouse, name string, asJSON bool) error {
+	t, err := w.log.Untag(ctx, name)
+	switch {
+	case errors.Is(err, catalog.ErrNoTag):
+		return &usageError{text: err.Error() + "; `firn tag` lists them"}
+	case err != nil:
+		return fmt.Errorf("delete tag %s: %w", name, err)
+	}
+	x := w.named(name, t)
+	if asJSON {
+		return a.printJSON(x)
+	}
+	fmt.Fprintf(a.out, "deleted tag %s, which was epoch %d at %s, committed %s\n", name, x.Epoch, x.LSN, moment(x.Time))
+	return nil
+}
+
+func (a *app) listTags(w *warehouse, asJSON bool) error {
+	list := []namedEpoch{}
+	for name, t := range w.log.Head().Tags() {
+		list = append(list, w.named(name, t))
+	}
+	if asJSON {
+		return a.printJSON(list)
+	}
+	t := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "TAG\tEPOCH\tLSN\tCOMMITTED\tWAREHOUSE")
+	for _, x := range list {
+		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%s\n", x.Name, x.Epoch, x.LSN, moment(x.Time), x.Warehouse)
+	}
+	return t.Flush()
+}
+
+func (w *warehouse) named(name string, t catalog.Tag) namedEpoch {
+	return namedEpoch{Name: name, Warehouse: w.name() + "@" + name, Epoch: t.Epoch, LSN: t.LSN, Time: t.Time, Entry: t.Number, Created: t.Created}
+}
