@@ -170,7 +170,7 @@ var deleteSchema = func() *arrow.Schema {
 func encodeDeletes(paths []string, rows map[string]*roaring.Bitmap) ([]byte, error) {
 	const batchRows = 16 << 10
 	var out bytes.Buffer
-	props, err := writerProperties(deleteSchema, defaultRowGroupRows, 0, nil, nil)
+	props, err := writerProperties(deleteSchema, defaultRowGroupRows, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -68,6 +68,10 @@ func TestLake(t *testing.T) {
 	// Spark has no type for a time of day and refuses a table that has one: for
 	// it there is the same table without.
 	b.exec(t, "create table torture.untimed as select * from torture.typed", "alter table torture.untimed drop t, add primary key (id)")
+	// Long enough for every encoding that is chosen by what a column holds.
+	b.exec(t, `create table torture.encoded as select i::bigint as id, i % 1000 as n, timestamptz '2024-01-01' + i * interval '1 second' as at, md5(i::text) as hash,
+		sqrt(i) as f, 'kind' || i % 10 as kind, repeat(md5(i::text) || ' some words ', 30) as body from generate_series(1, 20000) i`,
+		"alter table torture.encoded add primary key (id)")
 	b.firn.Settle(t)
 
 	b.spark, b.trino = laketest.Spark(t), laketest.Trino(t)
@@ -115,7 +119,7 @@ func (b *bed) moment(t *testing.T) moment {
 
 // now compares the present state, schemas included.
 func (b *bed) now(t *testing.T) {
-	for _, table := range slices.Concat(laketest.WorkloadTables, []string{"torture.untimed"}) {
+	for _, table := range slices.Concat(laketest.WorkloadTables, []string{"torture.untimed", "torture.encoded"}) {
 		b.compare(t, table, b.readers(table)...)
 	}
 }
