@@ -1,8 +1,10 @@
 package main
 
 import (
+	"fmt"
 	"os/exec"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -33,4 +35,16 @@ func TestReadme(t *testing.T) {
 	said, err := exec.CommandContext(t.Context(), laketest.ReadersPython(t), "-c", r.Block(t, "pyiceberg")).CombinedOutput()
 	require.NoError(t, err, string(said))
 	require.Regexp(t, `^\d+\n[0-9A-F]+/[0-9A-F]+ \d{4}-\d\d-\d\dT`, string(said))
+
+	require.Contains(t, r.Shell(t, r.Block(t, "tag")), `readers attach it as warehouse "shop@before-upgrade"`)
+	do(t, strings.TrimSpace(r.Shell(t, "echo $FIRN_POSTGRES")), "INSERT INTO orders VALUES (4001, 'placed', 1); UPDATE orders SET total = 0 WHERE id = 3; DELETE FROM orders WHERE id = 4")
+	r.Shell(t, "firn wait")
+	duck = laketest.DuckDB(t) // it remembers the tables that it has loaded
+	duck.Installable(t)
+	duck.Query(t, r.Block(t, "duckdb"))
+	changed := duck.Query(t, r.Block(t, "duckdb-pinned")).Rows
+	require.ElementsMatch(t, []string{"3", "4001"}, []string{changed[0][0], changed[1][0]})
+	said, err = exec.CommandContext(t.Context(), laketest.ReadersPython(t), "-c", r.Block(t, "pyiceberg-pinned")).CombinedOutput()
+	require.NoError(t, err, string(said))
+	require.Regexp(t, fmt.Sprintf(`^[0-9A-F]+/[0-9A-F]+ %d\n$`, total), string(said))
 }
