@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"strconv"
 
@@ -215,7 +216,7 @@ func (p *parquetFile) rowGroup(ctx context.Context, g int, rows int64, wanted []
 		}
 	}()
 	for i, c := range p.columns {
-		if c.index < 0 {
+		if c.index < 0 || cursors[i].s != nil {
 			continue
 		}
 		if cursors[i].r, err = p.fr.GetFieldReader(ctx, c.index, c.leaves, []int{g}); err != nil {
@@ -235,9 +236,10 @@ func (p *parquetFile) rowGroup(ctx context.Context, g int, rows int64, wanted []
 		return nil
 	}
 	out.rowsMax = most
+	inOrder := slices.ContainsFunc(cursors, func(c cursor) bool { return c.r != nil })
 	for len(wanted) > 0 {
 		n := 1
-		for n < len(wanted) && wanted[n]-wanted[0] < most && !skips(cursors, wanted[n-1], wanted[n]) {
+		for n < len(wanted) && int64(n) < most && (!inOrder || wanted[n]-wanted[0] < most && !skips(cursors, wanted[n-1], wanted[n])) {
 			n++
 		}
 		first := wanted[0]
@@ -287,6 +289,7 @@ func skips(cursors []cursor, from, to int64) bool {
 // of pages only: arrow-go's seek into the middle of a page loses the repetition
 // levels of what follows.
 type cursor struct {
+	s     *scattered // if rows are read one by one
 	r     *pqarrow.ColumnReader
 	pages []int64 // their first rows; nil: it can't seek
 	next  int64   // row
@@ -346,14 +349,23 @@ func (p *parquetFile) batch(ctx context.Context, cursors []cursor, first, rows i
 	}
 	for i := range cursors {
 		c, typ := &cursors[i], p.columns[i].typ
-		if c.r == nil {
+		var err error
+		switch {
+		case c.s != nil:
+			columns[i], err = c.s.read(given, func(i int64) int64 {
+				if take != nil {
+					i = take[i]
+				}
+				return first + i
+			})
+		case c.r == nil:
 			columns[i] = array.MakeArrayOfNull(memory.DefaultAllocator, typ, int(given))
-			continue
-		}
-		chunks, err := c.read(first, rows)
-		if err == nil {
-			columns[i], err = fit(ctx, chunks, take, typ)
-			chunks.Release()
+		default:
+			var chunks *arrow.Chunked
+			if chunks, err = c.read(first, rows); err == nil {
+				columns[i], err = fit(ctx, chunks, take, typ)
+				chunks.Release()
+			}
 		}
 		if err != nil {
 			return fmt.Errorf("column %s: %w", p.schema.Field(i).Name, err)
@@ -413,6 +425,9 @@ func (p *parquetFile) prefetch(g int, rows int64, wanted []int64) ([]cursor, err
 					spans = append(spans, span{page.Offset, page.Offset + int64(page.CompressedPageSize)})
 				}
 				rest = rest[n:]
+			}
+			if cursors[i].s, err = p.scatter(c.typ, leaf, chunk, span{start, pages[0].Offset}, pages, rows, wanted); err != nil {
+				return nil, err
 			}
 		}
 	}
