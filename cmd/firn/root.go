@@ -23,6 +23,7 @@ var commands = []func(*app) *cobra.Command{
 	asofCommand,
 	tagCommand,
 	verifyCommand,
+	diffCommand,
 	teardownCommand,
 }
 
