@@ -65,7 +65,7 @@ type NewFile struct {
 }
 
 // Change is what one epoch does to one table, in this order: Schema, Truncate,
-// Add, Dead.
+// Rewrites, Add, Dead.
 type Change struct {
 	Stamp
 	// Schema is the new current schema (field ids assigned), nil if unchanged.
@@ -74,9 +74,15 @@ type Change struct {
 	Properties map[string]string
 	// Truncate drops every data and delete file of the base snapshot.
 	Truncate bool
+	// Rewrites replace their inputs, those that are still live, by their output.
+	// What has died in an input since it was rewritten, by this Change too, must
+	// be named in Dead as rows of the output, and of an input no longer live all
+	// that it holds: a Change by which a dead row would live is ErrRowsChanged.
+	Rewrites []*Rewritten
 	Add      []*NewFile
 	// Dead holds the newly dead positions by data file path; a path may be one
-	// of the base's or one of Add. Positions already dead are not repeated.
+	// of the base's, one of Add or an output of Rewrites. Positions already dead
+	// are not repeated.
 	Dead map[string]*roaring.Bitmap
 }
 
@@ -143,4 +149,10 @@ type TableStore interface {
 	// these come, in order, first being the ordinal in positions. A field the
 	// file does not have is all NULL. The batch is fn's until it returns.
 	Read(ctx context.Context, path string, fields []int, positions []uint32, fn func(first int64, rec arrow.RecordBatch) error) error
+	// Rewrite makes one data file, of the current schema, of what is live in the
+	// inputs, in their order, uploads it and proves by reading it that it holds
+	// just that: ErrRowsChanged if not. In v3 rows keep their ids. The table
+	// doesn't change; it may be called from any goroutine. After an error what
+	// was uploaded is one of the files that no snapshot names.
+	Rewrite(ctx context.Context, inputs []RewriteInput) (*Rewritten, error)
 }

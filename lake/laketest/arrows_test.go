@@ -28,7 +28,7 @@ var arrows = map[string][]string{
 	"lake":          {"wal", "wal/spool", "lake/column", "lake/index"},
 	"lake/column":   {"wal"},
 	"lake/index":    {},
-	"lake/snapshot": {"lake", "wal"},
+	"lake/snapshot": {"lake", "lake/column", "wal"},
 	"lake/object":   {},
 	"lake/audit":    {"lake", "lake/column", "lake/object", "lake/snapshot", "wal", "wal/slot", "catalog"},
 	"compaction":    {"lake", "wal"},

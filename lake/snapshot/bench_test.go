@@ -87,11 +87,10 @@ func renamed(tb testing.TB, f iceberg.DataFile, path string) iceberg.DataFile {
 		LowerBoundValues(f.LowerBoundValues()).UpperBoundValues(f.UpperBoundValues()).SplitOffsets(f.SplitOffsets()).Build()
 }
 
-// BenchmarkEncode is ten columns of the kinds that tables have: a key that
-// counts up, a foreign key, an amount, a time, a note that is all different, a
-// float with all its digits, and four of few values.
-func BenchmarkEncode(b *testing.B) {
-	const rows, batches = 48 << 10, 20
+// tenColumns are of the kinds that tables have: a key that counts up, a foreign
+// key, an amount, a time, a note that is all different, a float with all its
+// digits, and four of few values.
+func tenColumns(b *testing.B, rows, batches int) (*iceberg.Schema, []arrow.RecordBatch) {
 	p := iceberg.PrimitiveTypes
 	sc := iceberg.NewSchema(0,
 		iceberg.NestedField{ID: 1, Name: "id", Type: p.Int64, Required: true},
@@ -126,6 +125,13 @@ func BenchmarkEncode(b *testing.B) {
 		recs = append(recs, rb.NewRecordBatch())
 		rb.Release()
 	}
+	return sc, recs
+}
+
+// BenchmarkEncode writes tenColumns.
+func BenchmarkEncode(b *testing.B) {
+	const rows, batches = 48 << 10, 20
+	sc, recs := tenColumns(b, rows, batches)
 	h := newHarness(b, 2, 1)
 	h.tab.o.RowGroupRows = defaultRowGroupRows
 	h.tab.o.TempDir = b.TempDir()

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"firn/lake"
+	columns "firn/lake/column"
 )
 
 // prepared is a table's next state: what differs from the base, and the objects
@@ -30,6 +31,9 @@ type prepared struct {
 	added                []*dataFile
 	removed              map[*dataFile]bool
 	dead                 map[*dataFile]*roaring.Bitmap // newly dead rows, ours
+	rewrites             int
+	carried              columns.Sum // of the rewrites' rows
+	moves                bool        // the commit moves rows, and changes none
 	addDeletes           []*deleteFile
 	gone                 map[*deleteFile]bool
 	lost                 map[*deleteFile]int // data files a live delete file loses
@@ -68,7 +72,7 @@ func (p *prepared) prepare(ctx context.Context, c *lake.Change) error {
 		}
 	}
 	when := t.timestamp(c.CommitTime)
-	if c.Schema == nil && !c.Truncate && len(c.Add) == 0 && len(c.Dead) == 0 && c.Kind != "snapshot" && c.Kind != "schema" {
+	if c.Schema == nil && !c.Truncate && len(c.Rewrites) == 0 && len(c.Add) == 0 && len(c.Dead) == 0 && c.Kind != "snapshot" && c.Kind != "schema" {
 		m.lastUpdatedMS = max(when, m.lastUpdatedMS)
 	} else if err := p.snapshot(ctx, c, when); err != nil {
 		return err
@@ -138,7 +142,7 @@ func (p *prepared) snapshot(ctx context.Context, c *lake.Change, when int64) err
 		AddedRows    *int64            `json:"added-rows,omitempty"`
 	}{
 		ID: p.snapshotID, Sequence: p.sequence, TimestampMS: when,
-		Summary: summary(c.Stamp, added, removed, p.total), ManifestList: list, SchemaID: m.currentSchemaID,
+		Summary: p.summary(c.Stamp, added, removed, p.total), ManifestList: list, SchemaID: m.currentSchemaID,
 	}
 	if t.meta.current != 0 {
 		doc.Parent = &t.meta.current
@@ -178,8 +182,12 @@ func (p *prepared) rows(c *lake.Change) error {
 			p.removeDelete(d)
 		}
 	}
-	fresh := make(map[string]*dataFile, len(c.Add))
-	for _, n := range c.Add {
+	outputs, err := p.replaceInputs(c)
+	if err != nil {
+		return err
+	}
+	fresh := make(map[string]*dataFile, len(outputs)+len(c.Add))
+	for _, n := range slices.Concat(outputs, c.Add) {
 		if n.Rows == 0 {
 			continue
 		}
@@ -211,7 +219,7 @@ func (p *prepared) rows(c *lake.Change) error {
 			return fmt.Errorf("dead rows of %s, which is not a live data file", path)
 		}
 		if p.removed[f] {
-			continue
+			continue // replaceInputs has seen to a rewrite's inputs
 		}
 		if err := checkPositions(f, dead); err != nil {
 			return err

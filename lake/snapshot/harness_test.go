@@ -138,6 +138,9 @@ func (h *harness) commit(c *lake.Change) lake.Move {
 	if c.Truncate {
 		h.alive = map[int64]string{}
 	}
+	for _, r := range c.Rewrites {
+		h.move(r)
+	}
 	for _, f := range c.Add {
 		for _, id := range h.rows[f.Path] {
 			h.alive[id] = f.Path

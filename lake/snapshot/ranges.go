@@ -170,6 +170,16 @@ func (c *Footers) get(uri string) *footer {
 	return e.Value.(footerOf).footer
 }
 
+// drop makes the next reader of a file fetch its footer.
+func (c *Footers) drop(uri string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e := c.byURI[uri]; e != nil {
+		c.order.Remove(e)
+		delete(c.byURI, uri)
+	}
+}
+
 func (c *Footers) put(uri string, f *footer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -33,10 +33,11 @@ func (t *totals) add(e *entry, d *deleteFile, sign int64) {
 	}
 }
 
-// operation names what a commit did to the rows.
-func operation(kind string, added, removed totals) string {
+// operation names what a commit did to the rows; replace says that it only moved
+// them.
+func operation(replace bool, added, removed totals) string {
 	switch {
-	case kind == kindRewrite:
+	case replace:
 		return "replace"
 	case added.deleteFiles == 0 && removed.dataFiles == 0:
 		return "append"
@@ -50,8 +51,8 @@ func operation(kind string, added, removed totals) string {
 const kindRewrite = "rewrite"
 
 // summary is a snapshot's summary: Iceberg's counts and the firn.* keys.
-func summary(s lake.Stamp, added, removed, total totals) map[string]string {
-	out := map[string]string{"operation": operation(s.Kind, added, removed)}
+func (p *prepared) summary(s lake.Stamp, added, removed, total totals) map[string]string {
+	out := map[string]string{"operation": operation(p.moves, added, removed)}
 	num := func(key string, n int64) { out[key] = strconv.FormatInt(n, 10) }
 	some := func(key string, n int64) {
 		if n != 0 {
@@ -89,8 +90,15 @@ func summary(s lake.Stamp, added, removed, total totals) map[string]string {
 	if s.Source != "" {
 		out["firn.source"] = s.Source
 	}
+	if p.moves {
+		s.Kind = kindRewrite
+	}
 	if s.Kind != "" {
 		out["firn.kind"] = s.Kind
+	}
+	if p.rewrites > 0 {
+		num("firn.rewrite-rows", p.carried.Rows)
+		out["firn.rewrite-checksum"] = p.carried.Checksum()
 	}
 	return out
 }

@@ -1,0 +1,452 @@
+package snapshot
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/RoaringBitmap/roaring/v2"
+	"github.com/apache/arrow-go/v18/arrow"
+	"github.com/apache/arrow-go/v18/arrow/array"
+	"github.com/apache/arrow-go/v18/arrow/memory"
+	"github.com/apache/iceberg-go"
+	"github.com/apache/iceberg-go/table"
+	"github.com/stretchr/testify/require"
+
+	"firn/lake"
+)
+
+// move lets the model follow a rewrite that is installed.
+func (h *harness) move(r *lake.Rewritten) {
+	var out []int64
+	for i := range r.Moved {
+		m := &r.Moved[i]
+		for row, id := range h.rows[m.From] {
+			pos, ok := m.Position(uint32(row))
+			if !ok {
+				require.NotEqual(h.t, m.From, h.alive[id], "a live row was left behind")
+				continue
+			}
+			require.EqualValues(h.t, len(out), pos)
+			out = append(out, id)
+			if h.alive[id] == m.From {
+				h.alive[id] = m.To
+			}
+		}
+	}
+	if r.Output != nil {
+		h.rows[r.Output.Path] = out
+	}
+}
+
+// install adds a rewrite to a change as an owner does: what has died in the
+// inputs meanwhile, and what the change itself lets die there, are rows of the
+// output.
+func (h *harness) install(c *lake.Change, r *lake.Rewritten) {
+	c.Rewrites = append(c.Rewrites, r)
+	died := roaring.New()
+	for i := range r.Moved {
+		m := &r.Moved[i]
+		f := h.tab.byPath[m.From]
+		if f == nil || c.Truncate {
+			died.Or(m.All())
+			delete(c.Dead, m.From)
+			continue
+		}
+		for _, rows := range []*roaring.Bitmap{f.dead, c.Dead[m.From]} {
+			if rows != nil {
+				died.Or(m.Positions(rows))
+			}
+		}
+		delete(c.Dead, m.From)
+	}
+	if !died.IsEmpty() {
+		if c.Dead == nil {
+			c.Dead = map[string]*roaring.Bitmap{}
+		}
+		c.Dead[r.Output.Path] = died
+	}
+}
+
+func (h *harness) rewrite(inputs ...lake.RewriteInput) *lake.Rewritten {
+	if len(inputs) == 0 {
+		inputs = inputsOf(h.tab)
+	}
+	r, err := h.tab.Rewrite(h.ctx, inputs)
+	require.NoError(h.t, err)
+	return r
+}
+
+// lineage is what iceberg-go reads of each row: its id and sequence number.
+func (h *harness) lineage() map[int64][2]int64 {
+	_, it, err := h.open().Scan(table.WithSelectedFields("id", "_row_id", "_last_updated_sequence_number")).ToArrowRecords(h.ctx)
+	require.NoError(h.t, err)
+	out := map[int64][2]int64{}
+	for rec, err := range it {
+		require.NoError(h.t, err)
+		column := func(name string) *array.Int64 {
+			return rec.Column(rec.Schema().FieldIndices(name)[0]).(*array.Int64)
+		}
+		ids, rows, sequences := column("id"), column("_row_id"), column("_last_updated_sequence_number")
+		for i := range ids.Len() {
+			require.True(h.t, rows.IsValid(i) && sequences.IsValid(i))
+			out[ids.Value(i)] = [2]int64{rows.Value(i), sequences.Value(i)}
+		}
+		rec.Release()
+	}
+	return out
+}
+
+// Rewrites run beside commits: each is installed some commits after it has read
+// its inputs, alone or with an epoch's changes, whatever happened to them
+// meanwhile. In v3 no row's id ever changes.
+func TestRule21RandomRewrites(t *testing.T) {
+	commits, n := 250, 3
+	if testing.Short() {
+		commits, n = 80, 1
+	}
+	for _, version := range []int{2, 3} {
+		for _, seed := range seeds(t, n) {
+			t.Run(fmt.Sprintf("v%d/seed%d", version, seed), func(t *testing.T) {
+				t.Parallel()
+				h := newHarness(t, version, seed)
+				running := map[string]bool{} // inputs
+				var done []*lake.Rewritten
+				lineage := map[int64][2]int64{}
+				installed, carried := 0, 0
+				for i := range commits {
+					if h.rng.IntN(3) == 0 {
+						var inputs []lake.RewriteInput
+						for _, in := range inputsOf(h.tab) {
+							if !running[in.Path] && h.rng.IntN(3) > 0 && len(inputs) < 12 {
+								inputs = append(inputs, in)
+								running[in.Path] = true
+							}
+						}
+						if len(inputs) > 0 {
+							done = append(done, h.rewrite(inputs...))
+						}
+					}
+					c := h.random()
+					if h.rng.IntN(4) == 0 {
+						c = &lake.Change{Stamp: h.stamp("stream")}
+					}
+					for len(done) > 0 && h.rng.IntN(3) == 0 {
+						k := h.rng.IntN(len(done))
+						r := done[k]
+						done = append(done[:k], done[k+1:]...)
+						h.install(c, r)
+						installed++
+						if r.Output != nil && c.Dead[r.Output.Path] != nil {
+							carried++
+						}
+						for _, m := range r.Moved {
+							delete(running, m.From)
+						}
+					}
+					h.commit(c)
+					if len(c.Rewrites) > 0 {
+						for _, r := range c.Rewrites {
+							for _, m := range r.Moved {
+								require.Nil(t, h.tab.byPath[m.From])
+							}
+						}
+						h.noDanglingDeletes()
+					}
+					if i%20 == 19 || i == commits-1 {
+						h.check()
+						if version == 3 {
+							for id, now := range h.lineage() {
+								if was, ok := lineage[id]; ok {
+									require.Equal(t, was, now, "row %d", id)
+								}
+								lineage[id] = now
+							}
+						}
+					}
+					if i%50 == 49 { // a restart
+						h.tab = h.sameAsLoaded()
+						done, running = nil, map[string]bool{}
+					}
+				}
+				require.Greater(t, installed, 10)
+				require.Greater(t, carried, 3)
+			})
+		}
+	}
+}
+
+// noDanglingDeletes: each live delete file names a live data file.
+func (h *harness) noDanglingDeletes() {
+	for d := range h.tab.deleteSet {
+		named := 0
+		for path := range d.rows {
+			if h.tab.byPath[path] != nil {
+				named++
+			}
+		}
+		require.Positive(h.t, named, d.entry.file.FilePath())
+	}
+}
+
+// TestRule21DeletesThatArriveMeanwhile plays the interleavings out by which
+// compaction brings deleted rows back, each with an owner that is careful and
+// one that isn't.
+func TestRule21DeletesThatArriveMeanwhile(t *testing.T) {
+	type game struct {
+		h    *harness
+		a, b *lake.NewFile
+		r    *lake.Rewritten
+	}
+	begin := func(t *testing.T, version int) *game {
+		h := newHarness(t, version, 21)
+		a, b := h.write(testSchema, 10), h.write(testSchema, 10)
+		h.commit(&lake.Change{Stamp: h.stamp("stream"), Add: []*lake.NewFile{a, b}})
+		h.commit(&lake.Change{Stamp: h.stamp("stream"), Dead: map[string]*roaring.Bitmap{a.Path: dead(0, 1), b.Path: dead(9)}})
+		return &game{h, a, b, h.rewrite()}
+	}
+	careless := func(t *testing.T, g *game, c *lake.Change) {
+		c.Stamp, c.Rewrites = g.h.stamp("stream"), []*lake.Rewritten{g.r}
+		_, err := g.h.tab.Prepare(g.h.ctx, c)
+		require.ErrorIs(t, err, lake.ErrRowsChanged)
+	}
+	careful := func(t *testing.T, g *game, c *lake.Change, operation string) {
+		c.Stamp = g.h.stamp("stream")
+		g.h.install(c, g.r)
+		g.h.commit(c)
+		s := g.h.summary()
+		require.Equal(t, operation, string(s.Operation))
+		require.Equal(t, map[bool]string{true: "rewrite", false: "stream"}[operation == "replace"], s.Properties["firn.kind"])
+		require.Equal(t, "17", s.Properties["firn.rewrite-rows"])
+		require.Len(t, s.Properties["firn.rewrite-checksum"], 32)
+		g.h.check()
+		g.h.noDanglingDeletes()
+	}
+	for _, version := range []int{2, 3} {
+		t.Run(fmt.Sprint("v", version), func(t *testing.T) {
+			t.Run("nothing died", func(t *testing.T) {
+				g := begin(t, version)
+				careful(t, g, &lake.Change{}, "replace")
+				require.Len(t, g.h.tab.files, 1)
+				require.Empty(t, g.h.tab.deleteSet)
+				require.Equal(t, "2", g.h.summary().Properties["removed-delete-files"])
+			})
+			t.Run("rows died before the install", func(t *testing.T) {
+				g := begin(t, version)
+				g.h.commit(&lake.Change{Stamp: g.h.stamp("stream"), Dead: map[string]*roaring.Bitmap{g.a.Path: dead(5), g.b.Path: dead(0)}})
+				careless(t, g, &lake.Change{})
+				careless(t, g, &lake.Change{Dead: map[string]*roaring.Bitmap{g.r.Output.Path: dead(3)}}) // b's is missing
+				careful(t, g, &lake.Change{}, "replace")
+				require.True(t, dead(3, 8).Equals(g.h.tab.files[0].dead))
+			})
+			t.Run("rows die in the install's own epoch", func(t *testing.T) {
+				g := begin(t, version)
+				careless(t, g, &lake.Change{Dead: map[string]*roaring.Bitmap{g.b.Path: dead(3)}})
+				careful(t, g, &lake.Change{Dead: map[string]*roaring.Bitmap{g.b.Path: dead(3)}, Add: []*lake.NewFile{g.h.write(testSchema, 3)}}, "overwrite")
+			})
+			t.Run("an input has died as a whole", func(t *testing.T) {
+				g := begin(t, version)
+				g.h.commit(&lake.Change{Stamp: g.h.stamp("stream"), Dead: map[string]*roaring.Bitmap{g.a.Path: dead(2, 3, 4, 5, 6, 7, 8, 9)}})
+				require.Len(t, g.h.tab.files, 1)
+				careless(t, g, &lake.Change{})
+				careful(t, g, &lake.Change{}, "replace")
+				require.Equal(t, uint64(8), g.h.tab.files[0].deadRows())
+			})
+			t.Run("TRUNCATE before the install", func(t *testing.T) {
+				g := begin(t, version)
+				g.h.commit(&lake.Change{Stamp: g.h.stamp("stream"), Truncate: true, Add: []*lake.NewFile{g.h.write(testSchema, 4)}})
+				careless(t, g, &lake.Change{})
+				g.h.install(&lake.Change{}, g.r)
+				careful(t, g, &lake.Change{}, "replace")
+				require.Len(t, g.h.tab.files, 1)
+				require.Len(t, g.h.want(), 4)
+			})
+			t.Run("TRUNCATE in the install's own epoch", func(t *testing.T) {
+				g := begin(t, version)
+				careless(t, g, &lake.Change{Truncate: true})
+				careful(t, g, &lake.Change{Truncate: true, Add: []*lake.NewFile{g.h.write(testSchema, 4)}}, "overwrite")
+				require.Len(t, g.h.want(), 4)
+			})
+			t.Run("a row was left behind that never died", func(t *testing.T) {
+				g := begin(t, version)
+				g.r = g.h.rewrite(lake.RewriteInput{Path: g.a.Path, Dead: dead(0, 1, 2)})
+				careless(t, g, &lake.Change{})
+				// It may die in the very commit.
+				c := &lake.Change{Stamp: g.h.stamp("stream"), Rewrites: []*lake.Rewritten{g.r}, Dead: map[string]*roaring.Bitmap{g.a.Path: dead(2)}}
+				delete(g.h.alive, g.h.rows[g.a.Path][2])
+				g.h.commit(c)
+				require.Equal(t, "overwrite", string(g.h.summary().Operation))
+				g.h.check()
+			})
+			t.Run("nothing lives", func(t *testing.T) {
+				g := begin(t, version)
+				all := roaring.New()
+				all.AddRange(0, 10)
+				r := g.h.rewrite(lake.RewriteInput{Path: g.a.Path, Dead: all})
+				require.Nil(t, r.Output)
+				c := &lake.Change{Stamp: g.h.stamp("stream"), Rewrites: []*lake.Rewritten{r}, Dead: map[string]*roaring.Bitmap{g.a.Path: all}}
+				for _, id := range g.h.rows[g.a.Path] {
+					delete(g.h.alive, id)
+				}
+				g.h.commit(c)
+				require.Equal(t, "delete", string(g.h.summary().Operation))
+				g.h.check()
+			})
+			t.Run("twice", func(t *testing.T) {
+				g := begin(t, version)
+				c := &lake.Change{Stamp: g.h.stamp("stream"), Rewrites: []*lake.Rewritten{g.r, g.r}}
+				_, err := g.h.tab.Prepare(g.h.ctx, c)
+				require.ErrorContains(t, err, "two rewrites")
+			})
+		})
+	}
+}
+
+func TestRewriteRefuses(t *testing.T) {
+	h := newHarness(t, 2, 1)
+	a := h.write(testSchema, 10)
+	h.commit(&lake.Change{Stamp: h.stamp("stream"), Add: []*lake.NewFile{a}})
+	for want, inputs := range map[string][]lake.RewriteInput{
+		"there are none":                  {},
+		"no-such is not a live data file": {{Path: "no-such"}},
+		"is there twice":                  {{Path: a.Path}, {Path: a.Path}},
+		"position 10 is beyond":           {{Path: a.Path, Dead: dead(10)}},
+	} {
+		_, err := h.tab.Rewrite(h.ctx, inputs)
+		require.ErrorContains(t, err, want)
+	}
+	ctx, cancel := context.WithCancel(h.ctx)
+	cancel()
+	_, err := h.tab.Rewrite(ctx, inputsOf(h.tab))
+	require.ErrorIs(t, err, context.Canceled)
+}
+
+// Files of older schemas come out in the current one.
+func TestRewritePromotes(t *testing.T) {
+	p := iceberg.PrimitiveTypes
+	old := iceberg.NewSchema(0, iceberg.NestedField{ID: 1, Name: "id", Type: p.Int32, Required: true}, iceberg.NestedField{ID: 2, Name: "f", Type: p.Float32})
+	wide := iceberg.NewSchema(0, iceberg.NestedField{ID: 1, Name: "id", Type: p.Int64, Required: true}, iceberg.NestedField{ID: 3, Name: "new", Type: p.UUID}, iceberg.NestedField{ID: 2, Name: "renamed", Type: p.Float64})
+	h := newHarness(t, 3, 12)
+	var err error
+	h.tab, err = Create(CreateOptions{Options: h.tab.o, Schema: old, FormatVersion: 3})
+	require.NoError(t, err)
+	write := func(sc *iceberg.Schema, rows string) {
+		w, err := h.tab.NewFile(sc)
+		require.NoError(t, err)
+		rec, _, err := array.RecordFromJSON(memory.DefaultAllocator, w.(*fileWriter).arrow, strings.NewReader(rows))
+		require.NoError(t, err)
+		require.NoError(t, w.Write(rec))
+		f, err := w.Close(h.ctx)
+		require.NoError(t, err)
+		h.rows[f.Path] = make([]int64, f.Rows)
+		h.commit(&lake.Change{Stamp: h.stamp("stream"), Schema: sc, Add: []*lake.NewFile{f}})
+	}
+	write(old, `[{"id":1,"f":1.5},{"id":2,"f":null}]`)
+	write(wide, `[{"id":3000000000,"new":"00112233-4455-6677-8899-aabbccddeeff","renamed":0.1}]`)
+	c := &lake.Change{Stamp: h.stamp("stream")}
+	h.install(c, h.rewrite())
+	h.commit(c)
+	require.Len(t, h.tab.files, 1)
+	require.NoError(t, h.tab.Read(h.ctx, h.tab.files[0].path, []int{1, 2, 3}, nil, func(_ int64, rec arrow.RecordBatch) error {
+		require.Equal(t, []int64{1, 2, 3e9}, rec.Column(0).(*array.Int64).Int64Values())
+		require.Equal(t, "1.5", rec.Column(1).ValueStr(0))
+		require.True(t, rec.Column(1).IsNull(1))
+		require.Equal(t, 2, rec.Column(2).NullN())
+		return nil
+	}))
+	require.Equal(t, map[int64][2]int64{1: {0, 1}, 2: {1, 1}, 3e9: {2, 2}}, h.lineage())
+	h.sameAsLoaded()
+}
+
+// swapStore puts another body than it is given.
+type swapStore struct {
+	Store
+	swap func(key string, body []byte) []byte
+}
+
+func (s *swapStore) Put(ctx context.Context, key string, body io.ReadSeeker, _ int64) error {
+	b, err := io.ReadAll(body)
+	if err != nil {
+		return err
+	}
+	b = s.swap(key, b)
+	return s.Store.Put(ctx, key, bytes.NewReader(b), int64(len(b)))
+}
+
+// The proof is of what lies on the store: a value, a row or a byte that is not
+// as it was read ends the rewrite.
+func TestRewriteProvesWhatIsOnTheStore(t *testing.T) {
+	h := newHarness(t, 2, 1)
+	c := &lake.Change{Stamp: h.stamp("stream"), Add: []*lake.NewFile{h.write(testSchema, 100), h.write(testSchema, 50)}, Dead: map[string]*roaring.Bitmap{}}
+	c.Dead[c.Add[0].Path] = dead(3, 4, 99)
+	h.commit(c)
+	// other is a good file of the output's schema: as many rows, but not these.
+	other := func(change func(ids []int64) []int64) []byte {
+		w, _, err := h.tab.newRewriter(inputsOf(h.tab))
+		require.NoError(t, err)
+		var ids []int64
+		for _, f := range h.tab.files {
+			for row, id := range h.rows[f.path] {
+				if f.dead == nil || !f.dead.Contains(uint32(row)) {
+					ids = append(ids, id)
+				}
+			}
+		}
+		ids = change(ids)
+		rec := record(t, w.meta.schema(), ids)
+		defer rec.Release()
+		require.NoError(t, w.w.Write(rec))
+		w.w.endGroup()
+		require.NoError(t, w.w.pq.Close())
+		b, err := io.ReadAll(w.w.body.reader())
+		require.NoError(t, err)
+		return b
+	}
+	swap := &swapStore{Store: h.store}
+	h.tab.o.Store = swap
+	prove := func(change func(ids []int64) []int64) error {
+		body := other(change)
+		swap.swap = func(string, []byte) []byte { return body }
+		w, from, err := h.tab.newRewriter(inputsOf(h.tab))
+		require.NoError(t, err)
+		for _, in := range from {
+			require.NoError(t, w.copy(h.ctx, in))
+		}
+		require.NoError(t, w.flush())
+		n, err := w.w.Close(h.ctx)
+		require.NoError(t, err)
+		<-n.Uploaded
+		require.NoError(t, n.UploadErr())
+		n.Bytes = int64(len(body)) // of another size it would not even open
+		return w.prove(h.ctx, n)
+	}
+	for name, change := range map[string]func(ids []int64) []int64{
+		"another row":   func(ids []int64) []int64 { ids[7] = 1000; return ids },
+		"a row twice":   func(ids []int64) []int64 { ids[7] = ids[8]; return ids },
+		"a row missing": func(ids []int64) []int64 { return ids[1:] },
+		"one too many":  func(ids []int64) []int64 { return append(ids, 1000) },
+	} {
+		require.ErrorIs(t, prove(change), lake.ErrRowsChanged, name)
+	}
+	require.NoError(t, prove(func(ids []int64) []int64 { slices.Reverse(ids); return ids }))
+
+	// Any byte of a page, and most others, break it.
+	failed := 0
+	const flips = 60
+	for i := range flips {
+		swap.swap = func(_ string, b []byte) []byte {
+			b[4+(len(b)-8)*i/flips] ^= 0x10
+			return b
+		}
+		if _, err := h.tab.Rewrite(h.ctx, inputsOf(h.tab)); err != nil {
+			failed++
+		}
+	}
+	require.Greater(t, failed, flips/3, "the rest lies in statistics and names")
+	swap.swap = func(_ string, b []byte) []byte { return b }
+	h.rewrite()
+}
