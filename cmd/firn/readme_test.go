@@ -47,4 +47,7 @@ func TestReadme(t *testing.T) {
 	said, err = exec.CommandContext(t.Context(), laketest.ReadersPython(t), "-c", r.Block(t, "pyiceberg-pinned")).CombinedOutput()
 	require.NoError(t, err, string(said))
 	require.Regexp(t, fmt.Sprintf(`^[0-9A-F]+/[0-9A-F]+ %d\n$`, total), string(said))
+	out = r.Shell(t, r.Block(t, "diff"))
+	require.Contains(t, out, "1 inserted, 1 updated, 1 deleted")
+	require.Regexp(t, `\n~ id=3: total [0-9.]+ → 0`, out)
 }
