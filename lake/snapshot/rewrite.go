@@ -301,7 +301,7 @@ func (w *rewriter) flush() error {
 	case 0:
 		return nil
 	case 1:
-		return w.w.Write(w.held[0])
+		return w.encode(w.held[0])
 	}
 	cols := make([]arrow.Array, w.held[0].NumCols())
 	defer func() {
@@ -323,7 +323,21 @@ func (w *rewriter) flush() error {
 	}
 	rec := array.NewRecordBatch(w.held[0].Schema(), cols, w.heldOf)
 	defer rec.Release()
-	return w.w.Write(rec)
+	return w.encode(rec)
+}
+
+// rewriteGroupBytes ends a row group of wide rows earlier than ingest does: the
+// encoder's buffers grow by doubling, and an input's row group lies beside them.
+const rewriteGroupBytes = 12 << 20
+
+func (w *rewriter) encode(rec arrow.RecordBatch) error {
+	if err := w.w.Write(rec); err != nil {
+		return err
+	}
+	if w.w.group > 0 && w.w.pq.RowGroupTotalCompressedBytes() >= rewriteGroupBytes {
+		w.w.endGroup()
+	}
+	return nil
 }
 
 func (w *rewriter) release() {

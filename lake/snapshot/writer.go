@@ -25,6 +25,10 @@ const (
 	pageBytes       = 256 << 10
 	narrowPageBytes = 32 << 10
 	wideValueBytes  = 1 << 10
+	// narrowStatsBytes is the longest least or greatest value that is noted of
+	// such a page: with whole ones the page index grows to half of the file, and
+	// stays in memory until that is closed.
+	narrowStatsBytes = 512
 	// rawGroupBytes bounds the pages of a row group, whose list a reader goes
 	// through at each seek.
 	rawGroupBytes = 64 << 20
@@ -52,14 +56,14 @@ func writerProperties(sc *arrow.Schema, rowGroupRows int64, columns []traits) (*
 		parquet.WithDictionaryDefault(true),
 	}
 	// The encoder looks at a page's size only after each so many values.
-	page, between := int64(pageBytes), int64(parquet.DefaultWriteBatchSize)
+	page, between, stats := int64(pageBytes), int64(parquet.DefaultWriteBatchSize), parquet.DefaultMaxStatsSize
 	for _, c := range columns {
 		if c.width >= wideValueBytes {
-			page = narrowPageBytes
+			page, stats = narrowPageBytes, narrowStatsBytes
 			between = max(1, min(between, page/c.width))
 		}
 	}
-	opts = append(opts, parquet.WithDataPageSize(page), parquet.WithBatchSize(between))
+	opts = append(opts, parquet.WithDataPageSize(page), parquet.WithBatchSize(between), parquet.WithMaxStatsSize(stats))
 	leaves, err := pqarrow.ToParquet(sc, parquet.NewWriterProperties(opts...), pqarrow.NewArrowWriterProperties())
 	if err != nil {
 		return nil, err
