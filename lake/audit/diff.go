@@ -35,7 +35,7 @@ type DiffOptions struct {
 	Store    object.Store
 	Table    catalog.Ident
 	From, To Point
-	// MemoryBytes is how many bytes of rows are held at a time; default 32 MB.
+	// MemoryBytes is how many bytes of rows are held at a time; default 16 MB.
 	// What else a diff needs (row groups being read, hashes, copies) comes to a
 	// few times that, whatever the number of rows.
 	MemoryBytes int64
@@ -86,7 +86,7 @@ var ErrBackwards = errors.New("the first moment is after the second")
 // wrote those.
 func OpenDiff(ctx context.Context, o DiffOptions) (*Diff, error) {
 	if o.MemoryBytes <= 0 {
-		o.MemoryBytes = 32 << 20
+		o.MemoryBytes = 16 << 20
 	}
 	if o.TempDir == "" {
 		o.TempDir = os.TempDir()

@@ -15,8 +15,8 @@ import (
 )
 
 const (
-	pileBits  = 6 // a pile that is too large becomes 64 parts
-	depthsMax = 4 // rows that are still together after so many divisions are equal
+	pileBits  = 8 // a pile that is too large becomes 256 parts
+	depthsMax = 3 // rows that are still together after so many divisions are equal
 )
 
 // pile holds records in memory up to a limit, and past it divides their rows by
@@ -170,7 +170,7 @@ func newPart(dir string, schema *arrow.Schema, mem memory.Allocator) (*part, err
 		return nil, err
 	}
 	p := &part{file: f, mem: mem}
-	p.buf = bufio.NewWriterSize(f, 32<<10)
+	p.buf = bufio.NewWriterSize(f, 16<<10)
 	p.w = ipc.NewWriter(p.buf, ipc.WithSchema(schema), ipc.WithAllocator(mem))
 	return p, nil
 }
