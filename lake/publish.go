@@ -151,8 +151,9 @@ type TableStore interface {
 	Read(ctx context.Context, path string, fields []int, positions []uint32, fn func(first int64, rec arrow.RecordBatch) error) error
 	// Rewrite makes one data file, of the current schema, of what is live in the
 	// inputs, in their order, uploads it and proves by reading it that it holds
-	// just that: ErrRowsChanged if not. In v3 rows keep their ids. The table
-	// doesn't change; it may be called from any goroutine. After an error what
-	// was uploaded is one of the files that no snapshot names.
+	// just that: ErrRowsChanged if not. Inputs that are not live are left out. In
+	// v3 rows keep their ids. The table doesn't change; it may be called from any
+	// goroutine. After an error what was uploaded is one of the files that no
+	// snapshot names.
 	Rewrite(ctx context.Context, inputs []RewriteInput) (*Rewritten, error)
 }

@@ -28,7 +28,8 @@ type RewriteInput struct {
 type Rewritten struct {
 	// Output holds the carried rows; nil if there are none.
 	Output *NewFile
-	// Moved says where the rows of each input went.
+	// Moved says where the rows of each input went that was live when the
+	// rewrite began.
 	Moved []Moved
 	// Sum is the checksum of the carried rows. Those of several rewrites can be
 	// joined.

@@ -3,6 +3,7 @@ package snapshot
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -115,7 +116,11 @@ func TestRule21RandomRewrites(t *testing.T) {
 				t.Parallel()
 				h := newHarness(t, version, seed)
 				running := map[string]bool{} // inputs
-				var done []*lake.Rewritten
+				type result struct {
+					r   *lake.Rewritten
+					err error
+				}
+				var done []chan result
 				lineage := map[int64][2]int64{}
 				installed, carried := 0, 0
 				for i := range commits {
@@ -128,7 +133,12 @@ func TestRule21RandomRewrites(t *testing.T) {
 							}
 						}
 						if len(inputs) > 0 {
-							done = append(done, h.rewrite(inputs...))
+							tab, end := h.tab, make(chan result, 1)
+							done = append(done, end)
+							go func() {
+								r, err := tab.Rewrite(h.ctx, inputs)
+								end <- result{r, err}
+							}()
 						}
 					}
 					c := h.random()
@@ -137,7 +147,9 @@ func TestRule21RandomRewrites(t *testing.T) {
 					}
 					for len(done) > 0 && h.rng.IntN(3) == 0 {
 						k := h.rng.IntN(len(done))
-						r := done[k]
+						end := <-done[k]
+						require.NoError(t, end.err)
+						r := end.r
 						done = append(done[:k], done[k+1:]...)
 						h.install(c, r)
 						installed++
@@ -169,9 +181,15 @@ func TestRule21RandomRewrites(t *testing.T) {
 						}
 					}
 					if i%50 == 49 { // a restart
+						for _, end := range done {
+							<-end
+						}
 						h.tab = h.sameAsLoaded()
 						done, running = nil, map[string]bool{}
 					}
+				}
+				for _, end := range done {
+					<-end
 				}
 				require.Greater(t, installed, 10)
 				require.Greater(t, carried, 3)
@@ -311,18 +329,77 @@ func TestRewriteRefuses(t *testing.T) {
 	a := h.write(testSchema, 10)
 	h.commit(&lake.Change{Stamp: h.stamp("stream"), Add: []*lake.NewFile{a}})
 	for want, inputs := range map[string][]lake.RewriteInput{
-		"there are none":                  {},
-		"no-such is not a live data file": {{Path: "no-such"}},
-		"is there twice":                  {{Path: a.Path}, {Path: a.Path}},
-		"position 10 is beyond":           {{Path: a.Path, Dead: dead(10)}},
+		"is there twice":        {{Path: a.Path}, {Path: a.Path}},
+		"position 10 is beyond": {{Path: a.Path, Dead: dead(10)}},
 	} {
 		_, err := h.tab.Rewrite(h.ctx, inputs)
 		require.ErrorContains(t, err, want)
 	}
+	require.Equal(t, &lake.Rewritten{}, h.rewrite(lake.RewriteInput{Path: "no longer live"}))
+	require.Len(t, h.rewrite(lake.RewriteInput{Path: "no longer live"}, lake.RewriteInput{Path: a.Path}).Moved, 1)
 	ctx, cancel := context.WithCancel(h.ctx)
 	cancel()
 	_, err := h.tab.Rewrite(ctx, inputsOf(h.tab))
 	require.ErrorIs(t, err, context.Canceled)
+}
+
+// Rewrites stay within a partition, and say which it is.
+func TestRewritePartition(t *testing.T) {
+	h := newHarness(t, 2, 16)
+	spec, err := iceberg.NewPartitionSpecOpts(iceberg.WithSpecID(1),
+		iceberg.AddPartitionFieldBySourceID(1, "id", iceberg.BucketTransform{NumBuckets: 2}, testSchema, nil))
+	require.NoError(t, err)
+	m, err := table.NewMetadata(testSchema, &spec, table.UnsortedSortOrder, h.tab.uri, nil)
+	require.NoError(t, err)
+	b, err := marshalForeign(m)
+	require.NoError(t, err)
+	h.tab.meta, err = parseMetadata(b)
+	require.NoError(t, err)
+	spec = h.tab.meta.specs[0]
+	c := &lake.Change{Stamp: h.stamp("snapshot")}
+	for i := range int64(4) {
+		w, err := h.tab.newFile(h.tab.meta, testSchema, spec, map[int]any{spec.Field(0).FieldID: int32(i % 2)})
+		require.NoError(t, err)
+		require.NoError(t, w.Write(record(t, testSchema, []int64{4*i + 1, 4*i + 2})))
+		f, err := w.Close(h.ctx)
+		require.NoError(t, err)
+		h.rows[f.Path] = []int64{4*i + 1, 4*i + 2}
+		c.Add = append(c.Add, f)
+	}
+	h.commit(c)
+	all := inputsOf(h.tab)
+	_, err = h.tab.Rewrite(h.ctx, all[:2])
+	require.ErrorContains(t, err, "different partitions")
+	h.tab = h.sameAsLoaded()
+	partition := h.tab.files[1].partition
+	c = &lake.Change{Stamp: h.stamp("stream")}
+	h.install(c, h.rewrite(all[1], all[3]))
+	h.commit(c)
+	require.Len(t, h.sameAsLoaded().files, 3)
+	require.Equal(t, partition, h.tab.files[2].partition)
+	require.Equal(t, h.want(), h.scan())
+}
+
+// A table that has just become v3: its rows have no ids until the next commit.
+func TestRewriteWaitsForRowIDs(t *testing.T) {
+	h := newHarness(t, 2, 1)
+	h.commit(&lake.Change{Stamp: h.stamp("snapshot"), Add: []*lake.NewFile{h.write(testSchema, 10)}})
+	h.tab.meta = h.tab.meta.clone()
+	h.tab.meta.formatVersion = 3
+	body, err := h.tab.meta.marshal()
+	require.NoError(t, err)
+	uri, err := h.putMetadata(json.RawMessage(body), "public/t/metadata/00009-upgraded.metadata.json")
+	require.NoError(t, err)
+	h.tab = h.load(uri)
+	_, err = h.tab.Rewrite(h.ctx, inputsOf(h.tab))
+	require.ErrorContains(t, err, "with the table's next commit")
+	h.commit(&lake.Change{Stamp: h.stamp("stream"), Add: []*lake.NewFile{h.write(testSchema, 10)}})
+	was := h.lineage()
+	c := &lake.Change{Stamp: h.stamp("stream")}
+	h.install(c, h.rewrite())
+	h.commit(c)
+	require.Equal(t, was, h.lineage())
+	h.check()
 }
 
 // Files of older schemas come out in the current one.
