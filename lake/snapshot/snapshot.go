@@ -15,6 +15,10 @@
 // not made again. iceberg-go's transactions were measured for this and
 // rejected: they open a table's manifests at every commit and clear the
 // snapshot log when a snapshot is taken out of its middle.
+//
+// Rewrite makes one data file of many beside the commits, and proves by reading
+// it back from the store that the rows are the same; a later Change installs it
+// together with the deletes that came meanwhile (replace.go).
 package snapshot
 
 import (
