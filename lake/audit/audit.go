@@ -1,4 +1,4 @@
-// Package audit compares the lake with Postgres.
+// Package audit compares the lake with Postgres, and with what it was (Diff).
 //
 // Verify takes both at one LSN without stopping either: a temporary slot
 // exports a snapshot of Postgres as it stood at its consistent point L, and the

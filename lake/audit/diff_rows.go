@@ -2,18 +2,31 @@ package audit
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/RoaringBitmap/roaring/v2"
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
 	"github.com/apache/arrow-go/v18/arrow/compute"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"firn/lake/snapshot"
 )
 
-// positionsAtOnce bounds the positions that are asked for in one read.
-const positionsAtOnce = 128 << 10
+const (
+	// positionsAtOnce bounds the positions that are asked for in one read.
+	positionsAtOnce = 128 << 10
+	// Small files are read side by side, for each is a few round trips to the
+	// store: so many at most, and as long as their rows take no more memory than
+	// this, each taken for so many times its encoded size. A large one is read
+	// alone.
+	filesAtOnce  = 8
+	decodedMax   = 16 << 20
+	decodedRatio = 32
+)
 
 // diffSide reads one side's rows that the other doesn't have in the same place.
 type diffSide struct {
@@ -21,7 +34,8 @@ type diffSide struct {
 	t      *snapshot.Table
 	fields []int // that exist on this side
 	places []int // of the diff's columns in fields; -1: none
-	take   func(rec arrow.RecordBatch) error
+	mu     sync.Mutex
+	take   func(rec arrow.RecordBatch) error // under mu
 }
 
 // rows gives take all rows that may have changed: first the old side's, then
@@ -62,21 +76,30 @@ func (s *diffSide) read(ctx context.Context, other *snapshot.Table) error {
 			there[f.Path] = orEmpty(f.Dead)
 		}
 	}
+	budget := semaphore.NewWeighted(decodedMax)
+	g, gctx := errgroup.WithContext(ctx)
 	for _, f := range s.t.Files() {
+		live := roaring.Flip(orEmpty(f.Dead), 0, uint64(f.Rows))
 		dead, both := there[f.Path]
-		var err error
 		if both {
-			err = s.at(ctx, f.Path, roaring.AndNot(dead, orEmpty(f.Dead)))
-		} else if live := roaring.Flip(orEmpty(f.Dead), 0, uint64(f.Rows)); int64(live.GetCardinality()) > f.Rows/4 {
-			err = s.all(ctx, f.Path, live)
-		} else {
-			err = s.at(ctx, f.Path, live) // by pages
+			live.And(dead) // the others are in the same place on both sides
 		}
-		if err != nil {
-			return err
+		if live.IsEmpty() {
+			continue
 		}
+		weight := min(decodedMax, max(decodedMax/filesAtOnce, f.Bytes*decodedRatio))
+		if budget.Acquire(gctx, weight) != nil {
+			break // Wait tells why
+		}
+		g.Go(func() error {
+			defer budget.Release(weight)
+			if int64(live.GetCardinality()) > f.Rows/4 {
+				return s.all(gctx, f.Path, live)
+			}
+			return s.at(gctx, f.Path, live) // by pages
+		})
 	}
-	return nil
+	return errors.Join(g.Wait(), ctx.Err())
 }
 
 func orEmpty(b *roaring.Bitmap) *roaring.Bitmap {
@@ -88,9 +111,6 @@ func orEmpty(b *roaring.Bitmap) *roaring.Bitmap {
 
 // at reads the rows at positions.
 func (s *diffSide) at(ctx context.Context, path string, positions *roaring.Bitmap) error {
-	if positions.IsEmpty() {
-		return nil
-	}
 	part := make([]uint32, min(positionsAtOnce, positions.GetCardinality()))
 	for it := positions.ManyIterator(); ; {
 		n := it.NextMany(part)
@@ -151,5 +171,7 @@ func (s *diffSide) give(ctx context.Context, rec arrow.RecordBatch) error {
 	}
 	out := array.NewRecordBatch(s.d.schema, columns, rec.NumRows())
 	defer out.Release()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	return s.take(out)
 }

@@ -3,6 +3,7 @@ package audit
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,6 +13,7 @@ import (
 
 	"firn/lake"
 	"firn/lake/laketest"
+	"firn/wal"
 )
 
 // TestDiffOfAnyEpochs applies the difference of any two epochs to the rows of
@@ -128,6 +130,34 @@ func TestDiffOfAbsence(t *testing.T) {
 	m.faults.Inject(laketest.Fault{Key: "/data/", Before: laketest.ErrLost})
 	_, err = d.Rows(t.Context(), func(Changes) error { return nil })
 	require.ErrorIs(t, err, laketest.ErrLost)
+}
+
+// TestDiffOfAnotherKey: a table whose key has become a column that it had not.
+func TestDiffOfAnotherKey(t *testing.T) {
+	m := newModel(t, 2, true, 4)
+	m.step()
+	m.pg = append(slices.Clone(m.pg), wal.TableColumn{AttNum: 6, Name: "k", Type: pgType(20, "int8"), NotNull: true})
+	old := m.layout
+	next, err := lake.NewLayout(&wal.Table{OID: m.oid, Schema: "public", Name: "t", ReplicaIdentity: 'd', Columns: m.pg, Key: []int{5}}, old, old.LastField)
+	require.NoError(t, err)
+	m.layout = next
+	m.rows = nil
+	var rows []modelRow
+	for range 20 {
+		r := m.newRow()
+		r[6] = r[1]
+		rows = append(rows, r)
+	}
+	f := m.write(rows)
+	for i, r := range rows {
+		m.rows = append(m.rows, modelPlace{r, f.Path, uint32(i)})
+	}
+	m.commit(&lake.Change{Schema: next.Schema(), Properties: m.property(), Truncate: true, Add: []*lake.NewFile{f}})
+	m.keyed = false // no key that both sides have
+	m.checkDiff(m.epochs[1], m.epochs[2], 1000)
+	d, err := OpenDiff(t.Context(), DiffOptions{Store: m.faults, Table: modelIdent, From: m.epochs[1].Point, To: m.epochs[2].Point})
+	require.NoError(t, err)
+	require.Contains(t, strings.Join(d.Notes, "\n"), "the key's column k is not in epoch 2")
 }
 
 func (m *model) checkDiff(from, to modelEpoch, limit int64) {
