@@ -19,7 +19,7 @@ import (
 // TestDiffOfAnyEpochs applies the difference of any two epochs to the rows of
 // the first, which must give the second's, and looks that it is the smallest.
 func TestDiffOfAnyEpochs(t *testing.T) {
-	seeds, steps := 3, 16
+	seeds, steps := 2, 16
 	if testing.Short() {
 		seeds, steps = 1, 7
 	}
