@@ -82,7 +82,8 @@ type Change struct {
 	Add      []*NewFile
 	// Dead holds the newly dead positions by data file path; a path may be one
 	// of the base's, one of Add or an output of Rewrites. Positions already dead
-	// are not repeated.
+	// are not repeated. An input of Rewrites may be named as well, and must be
+	// where rows that only this Change lets die were not carried over.
 	Dead map[string]*roaring.Bitmap
 }
 
@@ -151,9 +152,9 @@ type TableStore interface {
 	Read(ctx context.Context, path string, fields []int, positions []uint32, fn func(first int64, rec arrow.RecordBatch) error) error
 	// Rewrite makes one data file, of the current schema, of what is live in the
 	// inputs, in their order, uploads it and proves by reading it that it holds
-	// just that: ErrRowsChanged if not. Inputs that are not live are left out. In
-	// v3 rows keep their ids. The table doesn't change; it may be called from any
-	// goroutine. After an error what was uploaded is one of the files that no
-	// snapshot names.
+	// just that: ErrRowsChanged if not. An input that is not live when it
+	// begins is ErrInputGone. In v3 rows keep their ids. The table doesn't change;
+	// it may be called from any goroutine. After an error what was uploaded is one
+	// of the files that no snapshot names.
 	Rewrite(ctx context.Context, inputs []RewriteInput) (*Rewritten, error)
 }

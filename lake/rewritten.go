@@ -8,9 +8,13 @@ import (
 	"firn/lake/column"
 )
 
-// ErrRowsChanged: a rewrite's output does not hold the rows of its inputs, or
-// installing it would bring dead ones back.
-var ErrRowsChanged = errors.New("a rewrite would change the table's rows")
+var (
+	// ErrRowsChanged: a rewrite's output does not hold the rows of its inputs, or
+	// installing it would bring dead ones back.
+	ErrRowsChanged = errors.New("a rewrite would change the table's rows")
+	// ErrInputGone: a data file to rewrite is not live, or not yet.
+	ErrInputGone = errors.New("it is not a live data file")
+)
 
 // RewriteInput is a live data file to rewrite.
 type RewriteInput struct {
@@ -28,8 +32,7 @@ type RewriteInput struct {
 type Rewritten struct {
 	// Output holds the carried rows; nil if there are none.
 	Output *NewFile
-	// Moved says where the rows of each input went that was live when the
-	// rewrite began.
+	// Moved says where the rows of each input went, in the inputs' order.
 	Moved []Moved
 	// Sum is the checksum of the carried rows. Those of several rewrites can be
 	// joined.

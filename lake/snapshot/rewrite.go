@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 
@@ -55,12 +56,12 @@ func (t *Table) Rewrite(ctx context.Context, inputs []lake.RewriteInput) (*lake.
 }
 
 func (t *Table) rewrite(ctx context.Context, inputs []lake.RewriteInput) (*lake.Rewritten, error) {
-	out := &lake.Rewritten{}
 	w, from, err := t.newRewriter(inputs)
-	if err != nil || w == nil {
-		return out, err
+	if err != nil {
+		return nil, err
 	}
 	defer w.drop()
+	out := &lake.Rewritten{}
 	for _, in := range from {
 		m := lake.Moved{From: in.Path, Rows: in.rows, Dead: in.Dead, Base: uint32(w.rows)}
 		out.Moved = append(out.Moved, m)
@@ -95,11 +96,13 @@ func (t *Table) rewrite(ctx context.Context, inputs []lake.RewriteInput) (*lake.
 	return out, nil
 }
 
-// newRewriter looks the inputs up and starts the output in their partition; nil
-// if none of them is live.
+// newRewriter looks the inputs up and starts the output in their partition.
 func (t *Table) newRewriter(inputs []lake.RewriteInput) (*rewriter, []rewriteInput, error) {
 	t.mu.RLock()
 	defer t.mu.RUnlock()
+	if len(inputs) == 0 {
+		return nil, nil, errors.New("there are none")
+	}
 	m := t.meta
 	var first *dataFile
 	var from []rewriteInput
@@ -108,7 +111,7 @@ func (t *Table) newRewriter(inputs []lake.RewriteInput) (*rewriter, []rewriteInp
 		f := t.byPath[in.Path]
 		switch {
 		case f == nil:
-			continue // since the plan was made
+			return nil, nil, fmt.Errorf("%s: %w", in.Path, lake.ErrInputGone)
 		case seen[in.Path]:
 			return nil, nil, fmt.Errorf("%s is there twice", in.Path)
 		case first != nil && f.partition != first.partition:
@@ -127,9 +130,6 @@ func (t *Table) newRewriter(inputs []lake.RewriteInput) (*rewriter, []rewriteInp
 		seen[in.Path] = true
 		from = append(from, rewriteInput{RewriteInput: in, rows: f.rows, bytes: f.bytes,
 			firstRowID: f.entry.file.FirstRowID(), sequence: f.entry.sequence})
-	}
-	if first == nil {
-		return nil, nil, nil
 	}
 	if m.formatVersion >= 3 {
 		// Rows take their ids along: as columns, which readers look for by
