@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"github.com/RoaringBitmap/roaring/v2"
 	"github.com/apache/arrow-go/v18/arrow"
@@ -29,6 +30,10 @@ type dataFile struct {
 	rows uint32 // given out so far
 	// dead holds every position known to be dead, published or not.
 	dead *roaring.Bitmap
+	born time.Time // when its epoch was published; zero: before this session
+
+	rewriting bool // it is being rewritten
+	partial   bool // it came of a rewrite, and the index has not yet found all its rows there
 
 	enc  *encoder // nil once the file is part of a snapshot, or a load has made it
 	load *encoder // the load's; it tells when the file can be read

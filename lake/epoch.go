@@ -259,6 +259,10 @@ func (s *session) finishCommit(err error) error {
 			s.counters.FilesWritten.Add(1)
 			s.counters.BytesWritten.Add(f.Bytes)
 		}
+		s.relocateAll(t)
+		if err := s.mergeIdle(t.table); err != nil {
+			return err
+		}
 	}
 	s.o.Fail("after-merge")
 	for _, t := range e.tables {

@@ -48,6 +48,10 @@ type Options struct {
 	// LoadWorkers is the number of COPYs at the same time.
 	LoadWorkers int // 2
 
+	// Plan, if not nil, says what to rewrite of a table, the most urgent first.
+	// It does no I/O: the owner calls it.
+	Plan func(files []LiveFile) []RewritePlan
+
 	// Claimed, if not nil, is called beside the stream once the lake is ours:
 	// only the running owner may delete. Its error is logged.
 	Claimed func(ctx context.Context) error
@@ -91,7 +95,7 @@ func (o *Options) setDefaults() {
 var FailPoints = []string{
 	"before-upload", "after-upload", "before-publish", "after-publish", "before-ack",
 	"in-merge", "after-merge", "before-load-join", "in-load", "before-slot", "after-slot",
-	"after-look",
+	"after-look", "in-rewrite", "after-rewrite", "after-install", "in-relocate",
 }
 
 // Lake mirrors one database.

@@ -18,6 +18,7 @@ func (s *session) newTable(id Ident, l *Layout, store TableStore) (*Table, error
 		Ident: id, store: store, room: s.room,
 		spawn:   func(fn func(context.Context) error) { s.group.Go(func() error { return fn(s.ctx) }) },
 		files:   map[uint32]*dataFile{},
+		moved:   map[uint32]*moved{},
 		batches: map[uint32]*batch{},
 	}
 	if err := t.use(s.ctx, l); err != nil {
@@ -211,8 +212,11 @@ func (t *Table) fileNames() []index.FileName {
 	names := make([]index.FileName, 0, len(t.files))
 	for _, f := range t.files {
 		if f.enc == nil {
-			names = append(names, index.FileName{No: f.no, Path: f.path})
+			names = append(names, index.FileName{No: f.no, Path: f.path, Partial: f.partial})
 		}
+	}
+	for no, m := range t.moved {
+		names = append(names, index.FileName{No: no, Path: m.From})
 	}
 	return names
 }

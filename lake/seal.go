@@ -3,6 +3,7 @@ package lake
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/RoaringBitmap/roaring/v2"
 
@@ -82,6 +83,9 @@ type sealed struct {
 	change *Change
 	next   Prepared
 	fresh  *TableState // its standing, if this is its first epoch since a load
+
+	settled []*dataFile // see Table
+	held    []chan struct{}
 }
 
 // seal ends what the open epoch did to the table and begins the next; nil if
@@ -99,6 +103,8 @@ func (t *Table) seal(ctx context.Context) (*sealed, error) {
 		s.layout = t.layout
 	}
 	t.epoch, t.fresh = nil, nil
+	s.settled, s.held = t.settled, t.held
+	t.settled, t.held, t.relocated = nil, nil, 0
 	if t.index != nil {
 		if err := t.index.Seal(); err != nil {
 			return nil, err
@@ -115,6 +121,7 @@ func (s *sealed) build(ctx context.Context, stamp Stamp) error {
 		c.Schema = s.layout.Schema()
 		c.Properties = map[string]string{layoutProperty: s.layout.encode()}
 	}
+	c.Rewrites = s.epoch.rewrites
 	c.Add = append(c.Add, s.epoch.preloaded...)
 	for _, f := range s.epoch.added {
 		n, err := f.enc.wait(ctx)
@@ -144,18 +151,18 @@ func (t *Table) published(s *sealed, epoch uint64) error {
 		return nil
 	}
 	for _, f := range s.epoch.added {
-		f.enc = nil
+		f.enc, f.born = nil, time.Now()
 		if f.rows == 0 || f.dead != nil && f.dead.GetCardinality() == uint64(f.rows) {
 			delete(t.files, f.no)
 		}
 	}
 	for f := range s.dead {
-		if f.enc == nil && f.dead.GetCardinality() == uint64(f.rows) {
+		if f.enc == nil && !f.partial && f.dead.GetCardinality() == uint64(f.rows) {
 			delete(t.files, f.no)
 		}
 	}
 	if t.index != nil {
-		if err := t.merge(epoch, s.next.Move().SnapshotID); err != nil {
+		if err := t.merge(epoch, s.next.Move().SnapshotID, s.settled, s.held); err != nil {
 			return err
 		}
 	}
@@ -165,7 +172,10 @@ func (t *Table) published(s *sealed, epoch uint64) error {
 	return nil
 }
 
-func (t *Table) merge(epoch uint64, snapshot int64) error {
+// merge moves the index on to an epoch. settled are the outputs of rewrites whose
+// rows are all at their places with that, held those who wait for it.
+func (t *Table) merge(epoch uint64, snapshot int64, settled []*dataFile, held []chan struct{}) error {
+	t.forget(settled)
 	err := t.index.Merge(epoch, snapshot, t.fileNames(), func(l index.Loc) (index.Loc, bool) {
 		f, pos, b := t.resolve(l)
 		if f == nil || b != nil || t.files[f.no] != f {
@@ -175,6 +185,14 @@ func (t *Table) merge(epoch uint64, snapshot int64) error {
 	})
 	if err != nil {
 		return fmt.Errorf("merge index of %s: %w", t.Ident, err)
+	}
+	for _, f := range settled {
+		if t.files[f.no] == f && f.dead != nil && f.dead.GetCardinality() == uint64(f.rows) {
+			delete(t.files, f.no)
+		}
+	}
+	for _, h := range held {
+		close(h)
 	}
 	return nil
 }

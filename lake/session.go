@@ -51,6 +51,10 @@ type session struct {
 	joining   []*member
 	unsettled []*member // with a sighting that the stream has not come to
 
+	rewrites    []*rewrite // under way
+	rewritten   chan rewriteResult
+	relocations chan relocation
+
 	following int // tables whose index is being brought up to the lake
 
 	// The open epoch.
@@ -110,6 +114,7 @@ func (l *Lake) session(ctx context.Context) (err error) {
 		},
 		members: map[uint32]*member{}, parked: map[uint32]*parkedTxn{}, strange: map[uint32]bool{},
 		states: map[Ident]TableState{}, loads: make(chan loadResult), polled: make(chan pollResult), committed: make(chan error, 1),
+		rewritten: make(chan rewriteResult), relocations: make(chan relocation),
 		unhinted: map[TableStore]bool{},
 		spoolDir: filepath.Join(l.o.StateDir, "spool"), advanced: time.Now(),
 	}
@@ -219,6 +224,12 @@ func (s *session) run(ctx context.Context) error {
 			if err := s.loadDone(r); err != nil {
 				return err
 			}
+		case r := <-s.rewritten:
+			s.rewriteDone(r)
+		case r := <-s.relocations:
+			if err := s.relocate(r); err != nil {
+				return err
+			}
 		case r := <-s.requests:
 			s.accept(r)
 		case <-poll.C:
@@ -230,6 +241,7 @@ func (s *session) run(ctx context.Context) error {
 		case <-tick.C:
 			s.report()
 			s.hint()
+			s.compact()
 			if len(s.waits)+len(s.cuts)+len(s.joining)+len(s.unsettled) > 0 {
 				s.stream.Ping()
 			}

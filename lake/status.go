@@ -62,6 +62,8 @@ type Counters struct {
 	FilesWritten, BytesWritten           atomic.Int64
 	RowsLoaded, BytesLoaded              atomic.Int64
 	SpilledBytes                         atomic.Int64
+	Rewrites, RewrittenFiles             atomic.Int64 // installed; their inputs
+	RewrittenRows, RewrittenBytes        atomic.Int64 // of their outputs
 	Looks                                atomic.Int64 // at the source's catalogs
 	Errors                               atomic.Int64
 	// Phase observes how long a part of a commit took; set before Run.

@@ -36,6 +36,12 @@ type Table struct {
 
 	files map[uint32]*dataFile // live, committing and open, by number
 
+	// Of rewritten files; see compact.go.
+	moved     map[uint32]*moved // by the number under which the index may still have their rows
+	settled   []*dataFile       // outputs whose rows have all been found again, in the open overlay
+	relocated int               // rows found again in the open overlay
+	held      []chan struct{}   // who waits for it to be merged
+
 	rows    *rowBuilder
 	open    *batch
 	batches map[uint32]*batch // of the open and the committing epoch
@@ -60,11 +66,16 @@ type tableEpoch struct {
 	kind      string
 	batches   []uint32
 	preloaded []*NewFile // of a load, encoded elsewhere
+	rewrites  []*Rewritten
+	outputs   []*dataFile // of rewrites
 }
 
 func (t *Table) touch() *tableEpoch {
 	if t.epoch == nil {
 		t.epoch = &tableEpoch{dead: map[*dataFile]*roaring.Bitmap{}, kind: "stream"}
+	}
+	if t.epoch.kind == "rewrite" {
+		t.epoch.kind = "stream"
 	}
 	return t.epoch
 }
@@ -237,9 +248,11 @@ func (t *Table) truncate() {
 		t.open = nil
 	}
 	t.roll()
-	e.added, e.preloaded, e.truncated = nil, nil, true
+	e.added, e.preloaded, e.rewrites, e.outputs, e.truncated = nil, nil, nil, nil, true
+	t.settled = nil
 	clear(e.dead)
 	clear(t.files)
+	clear(t.moved)
 	t.live = 0
 	if t.index != nil {
 		t.index.Truncate()
@@ -294,6 +307,7 @@ func (t *Table) isLive(loc index.Loc) bool {
 // nowhere any more.
 func (t *Table) resolve(loc index.Loc) (*dataFile, uint32, *batch) {
 	if !loc.Virtual() {
+		loc = t.follow(loc)
 		return t.files[loc.File], loc.Pos, nil
 	}
 	b := t.batches[loc.File&^index.VirtualFile]

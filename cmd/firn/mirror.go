@@ -18,6 +18,7 @@ import (
 	"firn/cmd/firn/internal/config"
 	"firn/cmd/firn/internal/listen"
 	"firn/cmd/firn/internal/wire"
+	"firn/compaction"
 	"firn/lake"
 	"firn/wal"
 	"firn/wal/slot"
@@ -80,12 +81,17 @@ func openMirror(ctx context.Context, c *config.Config, logger *slog.Logger) (_ *
 	if m.slot, publication, err = m.place.names(); err != nil {
 		return nil, err
 	}
+	var compact *compaction.Options
+	if c.Compaction {
+		compact = &compaction.Options{}
+	}
 	m.engine, err = wire.Connect(ctx, wire.Options{
 		Postgres: c.Postgres, Slot: m.slot, Publication: publication, Patterns: c.Tables,
 		Warehouse: c.Warehouse, Name: m.place.name(), Object: objectOptions(c), StateDir: state,
 		Freshness: time.Duration(c.Freshness), SpillBytes: int64(c.Spill),
 		FormatVersion: func(id lake.Ident) int { return int(c.Settings(id.Namespace, id.Name).FormatVersion) },
 		Append:        func(t wal.TableName) bool { return c.Settings(t.Schema, t.Name).Mode == config.Append },
+		Compaction:    compact,
 		Logger:        logger, Fail: fail,
 	}, m.place.store, m.place.log)
 	if err != nil {

@@ -53,7 +53,7 @@ func BenchmarkIndex(b *testing.B) {
 				}
 				return nil
 			}))
-			files := []FileName{{1, "a"}, {2, "b"}}
+			files := []FileName{{No: 1, Path: "a"}, {No: 2, Path: "b"}}
 			require.NoError(b, x.CommitLoad(1, 1, files))
 			load := threadCPU() - start
 			disk, _, _ := x.Bytes()

@@ -83,6 +83,9 @@ func isLoc(w uint64) bool    { return w>>32 != 0 }
 type FileName struct {
 	No   uint32
 	Path string
+	// Partial: the keys of not all of its live rows are at their places in it. A
+	// commit doesn't tell of such a file, so that whoever finds the index reads it.
+	Partial bool
 }
 
 // Options of an index. Wide and Multi are part of what is stored: an index

@@ -44,7 +44,7 @@ func (h *history) files(n uint64) []FileName {
 	from := n / 16 * 16
 	var out []FileName
 	for i := max(1, from); i <= n; i++ {
-		out = append(out, FileName{uint32(i), fmt.Sprintf("file %d", i)})
+		out = append(out, FileName{No: uint32(i), Path: fmt.Sprintf("file %d", i)})
 	}
 	return out
 }

@@ -28,7 +28,7 @@ func TestReserve(t *testing.T) {
 				}
 				return nil
 			}))
-			require.NoError(t, x.CommitLoad(1, 1, []FileName{{1, "a"}}))
+			require.NoError(t, x.CommitLoad(1, 1, []FileName{{No: 1, Path: "a"}}))
 			require.ErrorIs(t, x.Reserve(1), ErrState)
 			require.NoError(t, x.Close())
 			x, err = Open(dir, o)
@@ -85,7 +85,7 @@ func TestNoAllocations(t *testing.T) {
 			}
 			return nil
 		}))
-		require.NoError(t, x.CommitLoad(1, 1, []FileName{{1, "a"}}))
+		require.NoError(t, x.CommitLoad(1, 1, []FileName{{No: 1, Path: "a"}}))
 		change := func() {
 			for i := range keys {
 				k := key(i)

@@ -44,7 +44,7 @@ func (x *Index) merge(n uint64, snapshot int64, files []FileName, resolve func(L
 	}
 	var added []FileName
 	for _, f := range files {
-		if _, ok := x.names[f.No]; !ok {
+		if _, ok := x.names[f.No]; !ok && !f.Partial {
 			added = append(added, f)
 		}
 	}

@@ -142,7 +142,7 @@ func (m *machine) merge(r *rapid.T) {
 	}
 	m.n += uint64(rapid.IntRange(0, 2).Draw(r, "step"))
 	m.snapshot = rapid.Int64().Draw(r, "snapshot")
-	files := append(append([]FileName(nil), m.files...), FileName{no, fmt.Sprintf("f%d", no)})
+	files := append(append([]FileName(nil), m.files...), FileName{No: no, Path: fmt.Sprintf("f%d", no)})
 	if m.sealed {
 		// What resolve drops is gone from the epoch's rows, and so from what
 		// the filling epoch sees.
@@ -217,7 +217,7 @@ func (m *machine) rebuild(r *rapid.T) {
 		return nil
 	}))
 	m.n++
-	m.files = []FileName{{no, fmt.Sprintf("f%d", no)}}
+	m.files = []FileName{{No: no, Path: fmt.Sprintf("f%d", no)}}
 	require.NoError(r, m.x.CommitLoad(m.n, m.snapshot, m.files))
 	m.sealed, m.committing, m.filling = false, nil, m.base.clone()
 }

@@ -17,23 +17,23 @@ func TestRule19(t *testing.T) {
 	// All files of commit 1 are replaced without a word about their keys.
 	require.NoError(t, x.Put(Key{Lo: 1}, Loc{no, 0}))
 	require.NoError(t, x.Seal())
-	require.NoError(t, x.Merge(2, 2, []FileName{{no, "file 2"}}, nil))
+	require.NoError(t, x.Merge(2, 2, []FileName{{No: no, Path: "file 2"}}, nil))
 	l, ok := x.Get(Key{Lo: 2})
 	require.True(t, ok)
 	require.Equal(t, Loc{1, 2}, l, "of a file that is not in the list")
-	requireFiles(t, []FileName{{no, "file 2"}}, x)
+	requireFiles(t, []FileName{{No: no, Path: "file 2"}}, x)
 	// Growing drops what is dead.
 	for i := range uint64(1000) {
 		require.NoError(t, x.Put(Key{Lo: 1000 + i}, Loc{no, 1}))
 	}
 	require.NoError(t, x.Seal())
-	require.NoError(t, x.Merge(3, 3, []FileName{{no, "file 2"}}, nil))
+	require.NoError(t, x.Merge(3, 3, []FileName{{No: no, Path: "file 2"}}, nil))
 	require.EqualValues(t, 1001, x.Len())
 
 	// A location in a file that nobody named is refused.
 	require.NoError(t, x.Put(Key{Lo: 1}, Loc{no + 5, 0}))
 	require.NoError(t, x.Seal())
-	require.ErrorIs(t, x.Merge(4, 4, []FileName{{no, "file 2"}}, nil), ErrFile)
+	require.ErrorIs(t, x.Merge(4, 4, []FileName{{No: no, Path: "file 2"}}, nil), ErrFile)
 	require.NoError(t, x.Reset())
 	err := x.Load(func(put func(Key, Loc) error) error {
 		require.NoError(t, put(Key{Lo: 7}, Loc{1, 1}))
@@ -43,7 +43,7 @@ func TestRule19(t *testing.T) {
 	require.Equal(t, State{}, x.State())
 	require.Zero(t, x.Len())
 	require.NoError(t, x.Load(func(put func(Key, Loc) error) error { return put(Key{Lo: 7}, Loc{9, 1}) }))
-	require.ErrorIs(t, x.CommitLoad(1, 1, []FileName{{8, "file 8"}}), ErrFile)
+	require.ErrorIs(t, x.CommitLoad(1, 1, []FileName{{No: 8, Path: "file 8"}}), ErrFile)
 }
 
 // TestRule20 interrupts a merge that brought a new file, and sees that neither
@@ -52,7 +52,7 @@ func TestRule20(t *testing.T) {
 	dir := t.TempDir()
 	x := fill(t, dir, small(Options{}), 1000)
 	no := x.NextFile()
-	list := []FileName{{1, "file 1"}, {no, "file 2"}}
+	list := []FileName{{No: 1, Path: "file 1"}, {No: no, Path: "file 2"}}
 	for i := range uint64(500) {
 		require.NoError(t, x.Put(Key{Lo: i}, Loc{VirtualFile, uint32(i)}))
 	}
@@ -66,7 +66,7 @@ func TestRule20(t *testing.T) {
 	require.Equal(t, list[1:], x.Interrupted())
 	other := x.NextFile()
 	require.Greater(t, other, no, "slots may hold the number already")
-	require.ErrorIs(t, x.Merge(2, 12, []FileName{{no, "other"}}, nil), ErrFile)
+	require.ErrorIs(t, x.Merge(2, 12, []FileName{{No: no, Path: "other"}}, nil), ErrFile)
 	require.ErrorIs(t, x.Merge(1, 12, list, nil), ErrState)
 
 	// Applied again, with the number it had.
@@ -104,7 +104,7 @@ func TestRule20Journal(t *testing.T) {
 	var files []FileName
 	for n := uint64(1); n <= 3000; n++ {
 		no := x.NextFile()
-		files = append(files, FileName{no, fmt.Sprintf("s3://lake/shop/public/orders/data/%08d-long-enough.parquet", no)})
+		files = append(files, FileName{No: no, Path: fmt.Sprintf("s3://lake/shop/public/orders/data/%08d-long-enough.parquet", no)})
 		if len(files) > 20 {
 			files = files[1:]
 		}
@@ -138,7 +138,7 @@ func TestRule22(t *testing.T) {
 	require.NoError(t, x.Remove(k, one))
 	require.Equal(t, map[Loc]bool{two: true}, rowsIn(x, k))
 	real := func(l Loc) (Loc, bool) { return Loc{1, l.Pos}, true }
-	files := []FileName{{1, "file 1"}}
+	files := []FileName{{No: 1, Path: "file 1"}}
 	require.NoError(t, x.Merge(2, 2, files, real))
 	require.Equal(t, map[Loc]bool{{1, 1}: true}, rowsIn(x, k), "the mark has followed the row into its file")
 	require.EqualValues(t, 2, x.Len())
@@ -161,7 +161,7 @@ func TestRule22EqualRows(t *testing.T) {
 		n = 20_000
 	}
 	x := reopen(t, t.TempDir(), Options{Multi: true})
-	k, files := Key{Hi: 1 << 60, Lo: 5}, []FileName{{1, "file 1"}}
+	k, files := Key{Hi: 1 << 60, Lo: 5}, []FileName{{No: 1, Path: "file 1"}}
 	start := time.Now()
 	require.NoError(t, x.Load(func(put func(Key, Loc) error) error {
 		for i := range n {
@@ -205,7 +205,7 @@ func TestOverlaySpill(t *testing.T) {
 	require.LessOrEqual(t, memory, int64(1<<20))
 	require.Greater(t, spilled, int64(4<<20))
 	require.NoError(t, x.Seal())
-	require.NoError(t, x.Merge(2, 2, []FileName{{3, "file 3"}}, func(l Loc) (Loc, bool) { return Loc{3, l.Pos}, true }))
+	require.NoError(t, x.Merge(2, 2, []FileName{{No: 3, Path: "file 3"}}, func(l Loc) (Loc, bool) { return Loc{3, l.Pos}, true }))
 	_, _, spilled = x.Bytes()
 	require.Zero(t, spilled)
 	require.EqualValues(t, n, x.Len())
@@ -214,4 +214,33 @@ func TestOverlaySpill(t *testing.T) {
 			require.Fail(t, "wrong answer", "key %d: %v %v", i, l, ok)
 		}
 	}
+}
+
+// A file whose rows are only partly found again in it is none that the index
+// knows: whoever finds it after a kill reads the file. But their places count,
+// and so do those where the others were.
+func TestRule21PartialFile(t *testing.T) {
+	dir := t.TempDir()
+	x := fill(t, dir, Options{}, 10)
+	old, out := x.Files()[0], FileName{No: x.NextFile(), Path: "file 2", Partial: true}
+	require.NoError(t, x.Put(Key{Lo: 3}, Loc{out.No, 30}))
+	require.NoError(t, x.Seal())
+	require.NoError(t, x.Merge(2, 2, []FileName{old, out}, nil))
+	x.release() // a kill
+	x = reopen(t, dir, Options{})
+	require.Equal(t, At, x.State().Phase)
+	requireFiles(t, []FileName{old}, x)
+	require.Greater(t, x.NextFile(), out.No)
+	for i := range uint64(10) {
+		l, ok := x.Get(Key{Lo: i})
+		require.True(t, ok)
+		if i == 3 {
+			require.Equal(t, Loc{out.No, 30}, l)
+		} else {
+			require.Equal(t, Loc{old.No, uint32(i)}, l)
+		}
+	}
+	out.Partial = false
+	require.NoError(t, x.Merge(3, 3, []FileName{out}, nil))
+	requireFiles(t, []FileName{out}, x)
 }

@@ -23,7 +23,7 @@ func fill(t *testing.T, dir string, o Options, n uint64) *Index {
 		}
 		return nil
 	}))
-	require.NoError(t, x.CommitLoad(1, 11, []FileName{{no, "file 1"}}))
+	require.NoError(t, x.CommitLoad(1, 11, []FileName{{No: no, Path: "file 1"}}))
 	return x
 }
 
@@ -84,7 +84,7 @@ func TestRule18CleanClose(t *testing.T) {
 	requireFilled(t, x, 1000)
 
 	// The first change takes the word back.
-	require.NoError(t, x.Merge(2, 12, []FileName{{1, "file 1"}}, nil))
+	require.NoError(t, x.Merge(2, 12, []FileName{{No: 1, Path: "file 1"}}, nil))
 	crash(x)
 	require.Equal(t, Untrusted, reopen(t, dir, Options{BootID: "fourth"}).State().Phase)
 }
@@ -172,7 +172,7 @@ func TestRule18TornJournal(t *testing.T) {
 	before := x.journal.size
 	require.NoError(t, x.Put(Key{Lo: 1}, Loc{2, 1}))
 	require.NoError(t, x.Seal())
-	require.NoError(t, x.Merge(2, 12, []FileName{{1, "file 1"}, {2, "file 2"}}, nil))
+	require.NoError(t, x.Merge(2, 12, []FileName{{No: 1, Path: "file 1"}, {No: 2, Path: "file 2"}}, nil))
 	path := filepath.Join(dir, journalName)
 	whole, err := os.ReadFile(path)
 	require.NoError(t, err)
@@ -192,7 +192,7 @@ func TestRule18TornJournal(t *testing.T) {
 			require.EqualValues(t, 1, st.N)
 		case Applying:
 			require.Equal(t, State{Phase: Applying, N: 2, Base: 1, Snapshot: 11}, st)
-			require.Equal(t, []FileName{{2, "file 2"}}, x.Interrupted())
+			require.Equal(t, []FileName{{No: 2, Path: "file 2"}}, x.Interrupted())
 			require.EqualValues(t, 3, x.NextFile())
 		default:
 			require.Fail(t, "untrusted", st.Reason)
@@ -296,12 +296,12 @@ func FuzzJournal(f *testing.F) {
 	dir := f.TempDir()
 	x, err := Open(dir, small(Options{}))
 	require.NoError(f, err)
-	require.NoError(f, x.CommitLoad(1, -1, []FileName{{1, "a"}, {70, "b"}}))
+	require.NoError(f, x.CommitLoad(1, -1, []FileName{{No: 1, Path: "a"}, {No: 70, Path: "b"}}))
 	for i := range uint64(2000) {
 		require.NoError(f, x.Put(Key{Lo: i}, Loc{70, 1}))
 	}
 	require.NoError(f, x.Seal())
-	require.NoError(f, x.Merge(2, 5, []FileName{{70, "b"}, {71, "c"}}, nil))
+	require.NoError(f, x.Merge(2, 5, []FileName{{No: 70, Path: "b"}, {No: 71, Path: "c"}}, nil))
 	require.NoError(f, x.Close())
 	b, err := os.ReadFile(filepath.Join(dir, journalName))
 	require.NoError(f, err)

@@ -64,6 +64,9 @@ type Config struct {
 	Spill Size `yaml:"spill"`
 	// FormatVersion is the Iceberg format version of new tables, 2 or 3.
 	FormatVersion FormatVersion `yaml:"format_version"`
+	// Compaction rewrites small and worn data files beside the stream. It is off
+	// by default as long as what it replaces stays on the store.
+	Compaction bool `yaml:"compaction"`
 	// TableSettings are settings of the tables that a pattern (schema.table,
 	// * for any text) matches; of several the first in the file decides.
 	TableSettings TableSettings `yaml:"table_settings"`

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"firn/catalog"
+	"firn/compaction"
 	"firn/lake"
 	"firn/lake/object"
 	"firn/wal"
@@ -35,6 +36,7 @@ type Options struct {
 	AdvanceAfter  time.Duration
 	FormatVersion func(lake.Ident) int
 	Append        func(wal.TableName) bool // tables of which only inserts and truncates are mirrored
+	Compaction    *compaction.Options      // nil: data files stay as they land
 
 	Logger *slog.Logger
 	Fail   func(point string)
@@ -104,7 +106,7 @@ func Connect(ctx context.Context, o Options, store object.Store, log *catalog.Lo
 		Head:     &Head{Log: log, Warehouse: o.Name, Slot: o.Slot, Publication: o.Publication},
 		Tables:   NewTables(store, temp, o.Logger, o.FormatVersion),
 		StateDir: o.StateDir, Freshness: o.Freshness, Poll: o.Poll, SpillBytes: o.SpillBytes, CatchUpRows: o.CatchUpRows,
-		AdvanceBytes: o.AdvanceBytes, AdvanceAfter: o.AdvanceAfter,
+		AdvanceBytes: o.AdvanceBytes, AdvanceAfter: o.AdvanceAfter, Plan: planner(o.Compaction),
 		Logger: o.Logger, Fail: o.Fail,
 		Claimed: func(ctx context.Context) error {
 			n, err := object.RemoveLeftovers(ctx, store, leftoverAge)

@@ -1,0 +1,26 @@
+package wire
+
+import (
+	"firn/compaction"
+	"firn/lake"
+)
+
+// planner is compaction's planner as the owner asks it; nil: no compaction. What
+// it plans for delete files and manifests is left out: each commit keeps those
+// few by itself.
+func planner(o *compaction.Options) func([]lake.LiveFile) []lake.RewritePlan {
+	if o == nil {
+		return nil
+	}
+	return func(files []lake.LiveFile) []lake.RewritePlan {
+		var t compaction.Table
+		for _, f := range files {
+			t.Data = append(t.Data, compaction.DataFile{Path: f.Path, Bytes: f.Bytes, Rows: f.Rows, Dead: f.Dead, Young: f.Young})
+		}
+		var out []lake.RewritePlan
+		for _, w := range compaction.Plan(t, *o) {
+			out = append(out, lake.RewritePlan{Inputs: w.Inputs, Bytes: w.InBytes, Urgency: w.Urgency(), Reason: w.Reason})
+		}
+		return out
+	}
+}
