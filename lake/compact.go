@@ -153,8 +153,8 @@ func (s *session) rewriteDone(r rewriteResult) {
 		return // what it rewrote is not followed any more
 	}
 	if r.err != nil {
-		if s.ctx.Err() != nil {
-			return
+		if s.ctx.Err() != nil || errors.Is(r.err, ErrInputGone) {
+			return // TRUNCATE was faster
 		}
 		r.member.rewriteAt = time.Now().Add(rewriteRetry)
 		s.counters.Errors.Add(1)

@@ -94,10 +94,14 @@ func (p *parquetFile) scatter(typ arrow.DataType, leaf int, chunk *pqmeta.Column
 	if err != nil {
 		return nil, err
 	}
+	// Meant for the library's own use, and still the only way to its page decoders
+	// past its seek.
+	//lint:ignore SA1019 see above; the version is pinned, TestReadScattered tells
 	pages, err := file.NewPageReader(stream, count, chunk.Compression(), memory.DefaultAllocator, nil)
 	if err != nil {
 		return nil, err
 	}
+	//lint:ignore SA1019 see above
 	s.chunk = file.NewColumnReader(descr, pages, memory.DefaultAllocator, p.rd.BufferPool()).(*file.ByteArrayColumnChunkReader)
 	s.values, s.of = make([]parquet.ByteArray, most), make([]int32, most)
 	if descr.MaxDefinitionLevel() > 0 {
