@@ -122,13 +122,21 @@ func (b *batch) position(row uint32) uint32 {
 
 // rowBuilder turns tuples into Arrow columns. It is the owner's.
 type rowBuilder struct {
-	layout *Layout
-	arrow  *array.RecordBuilder
-	cells  []column.Appender
-	wire   []int // the current Relation's columns → layout columns
+	layout  *Layout
+	schema  *arrow.Schema
+	columns []rowColumn
+	cells   []column.Appender
+	wire    []int // the current Relation's columns → layout columns
 
-	last  int   // rows of the last batch
-	bytes []int // of its strings, by column
+	last int // rows of the last batch
+}
+
+// rowColumn is where the values of one column go: a builder of Arrow's, or one of
+// our own where these are strings.
+type rowColumn struct {
+	b     array.Builder
+	s     *column.Strings
+	bytes int // of the last batch's strings
 }
 
 func newRowBuilder(mem memory.Allocator, l *Layout) (*rowBuilder, error) {
@@ -136,12 +144,26 @@ func newRowBuilder(mem memory.Allocator, l *Layout) (*rowBuilder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make Arrow schema: %w", err)
 	}
-	b := array.NewRecordBuilder(mem, schema)
-	r := &rowBuilder{layout: l, arrow: b, cells: make([]column.Appender, len(l.Columns)), bytes: make([]int, len(l.Columns))}
+	r := &rowBuilder{layout: l, schema: schema, cells: make([]column.Appender, len(l.Columns)), columns: make([]rowColumn, len(l.Columns))}
 	for i := range l.Columns {
-		r.cells[i] = l.Columns[i].codec.Bind(b.Field(i))
+		codec, c := l.Columns[i].codec, &r.columns[i]
+		if c.s = codec.Strings(); c.s != nil {
+			r.cells[i] = codec.BindStrings(c.s)
+		} else {
+			c.b = array.NewBuilder(mem, schema.Field(i).Type)
+			r.cells[i] = codec.Bind(c.b)
+		}
 	}
 	return r, nil
+}
+
+// release drops what was appended. No row may follow.
+func (r *rowBuilder) release() {
+	for _, c := range r.columns {
+		if c.b != nil {
+			c.b.Release()
+		}
+	}
 }
 
 // append adds one row; toasted is called for each column whose value was left
@@ -177,29 +199,15 @@ func (r *rowBuilder) append(row wal.Tuple, toasted func(col int) error) (size in
 }
 
 // copyable says whether copyCell works for the column.
-func (r *rowBuilder) copyable(col int) bool {
-	switch r.arrow.Field(col).(type) {
-	case *array.StringBuilder, *array.BinaryBuilder:
-		return true
-	}
-	return false
-}
+func (r *rowBuilder) copyable(col int) bool { return r.columns[col].s != nil }
 
 // copyCell appends an earlier cell of the same copyable column again.
 func (r *rowBuilder) copyCell(col, row int) {
-	switch b := r.arrow.Field(col).(type) {
-	case *array.StringBuilder:
-		if b.IsNull(row) {
-			b.AppendNull()
-		} else {
-			b.Append(b.Value(row))
-		}
-	case *array.BinaryBuilder:
-		if b.IsNull(row) {
-			b.AppendNull()
-		} else {
-			b.Append(b.Value(row))
-		}
+	s := r.columns[col].s
+	if s.IsNull(row) {
+		s.AppendNull()
+	} else {
+		s.Append(s.Value(row))
 	}
 }
 
@@ -211,26 +219,28 @@ func (r *rowBuilder) grown(rows int) {
 	if rows != r.last/8 || rows == 0 {
 		return
 	}
-	for i, b := range r.arrow.Fields() {
-		b.Reserve(r.last - rows)
-		if b, ok := b.(stringBuilder); ok {
-			b.ReserveData(max(0, r.bytes[i]-b.DataLen()))
+	for _, c := range r.columns {
+		if c.s != nil {
+			c.s.Reserve(r.last-rows, max(0, c.bytes-c.s.DataLen()))
+		} else {
+			c.b.Reserve(r.last - rows)
 		}
 	}
-}
-
-type stringBuilder interface {
-	ReserveData(n int)
-	DataLen() int
 }
 
 // take ends the rows so far as a record, which the caller releases.
 func (r *rowBuilder) take() arrow.RecordBatch {
-	for i, b := range r.arrow.Fields() {
-		r.last = b.Len()
-		if b, ok := b.(stringBuilder); ok {
-			r.bytes[i] = b.DataLen()
+	columns := make([]arrow.Array, len(r.columns))
+	for i := range r.columns {
+		c := &r.columns[i]
+		if c.s != nil {
+			r.last, c.bytes = c.s.Len(), c.s.DataLen()
+			columns[i] = c.s.NewArray()
+		} else {
+			r.last = c.b.Len()
+			columns[i] = c.b.NewArray()
 		}
+		defer columns[i].Release()
 	}
-	return r.arrow.NewRecordBatch()
+	return array.NewRecordBatch(r.schema, columns, int64(r.last))
 }

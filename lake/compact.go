@@ -1,9 +1,11 @@
 package lake
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/RoaringBitmap/roaring/v2"
@@ -36,8 +38,10 @@ const (
 	// that new files don't pile up meanwhile.
 	smallRewrite = 16 << 20
 	rewritesMax  = 2
-	// rewriteRetry is how long a table is let be after one of its rewrites failed.
-	rewriteRetry = time.Minute
+	// rewriteRetry is how long a table is let be after one of its rewrites failed;
+	// twice as long each time, up to rewriteRetryMax.
+	rewriteRetry    = time.Minute
+	rewriteRetryMax = time.Hour
 	// relocationRows is how many rows the owner finds again in one turn, and
 	// mergedRows how many it merges into the index at a time.
 	relocationRows = 8 << 10
@@ -72,7 +76,16 @@ func (s *session) compact() {
 		if m.table == nil || m.state != Streaming || m.unseen || time.Now().Before(m.rewriteAt) {
 			continue
 		}
-		for _, p := range s.o.Plan(m.table.rewritable()) {
+		snapshot := m.table.store.Footprint().SnapshotID
+		if snapshot == m.tidy && time.Since(m.tidyAt) < youngFor {
+			continue
+		}
+		files, all := m.table.rewritable()
+		plans := s.o.Plan(files)
+		if len(plans) == 0 && all {
+			m.tidy, m.tidyAt = snapshot, time.Now()
+		}
+		for _, p := range plans {
 			// One long one at a time.
 			if len(s.rewrites) > 0 && p.Bytes > smallRewrite && slices.ContainsFunc(s.rewrites, func(r *rewrite) bool { return !r.small }) {
 				continue
@@ -88,25 +101,27 @@ func (s *session) compact() {
 	}
 }
 
-// rewritable lists the published files that no rewrite is at work on.
-func (t *Table) rewritable() []LiveFile {
+// rewritable lists the published files that no rewrite is at work on; all says
+// that these are all.
+func (t *Table) rewritable() (files []LiveFile, all bool) {
 	byPath := make(map[string]*dataFile, len(t.files))
 	for _, f := range t.files {
 		byPath[f.path] = f
 	}
-	var out []LiveFile
+	all = true
 	for _, f := range t.store.Files() {
 		d := byPath[f.Path]
 		if d == nil || d.enc != nil || d.rewriting || d.partial {
+			all = false
 			continue
 		}
 		l := LiveFile{Path: f.Path, Bytes: f.Bytes, Rows: f.Rows, Young: time.Since(d.born) < youngFor}
 		if d.dead != nil {
 			l.Dead = int64(d.dead.GetCardinality())
 		}
-		out = append(out, l)
+		files = append(files, l)
 	}
-	return out
+	return files, all
 }
 
 // rewrite begins what was planned. The rows that are dead now are left out.
@@ -156,15 +171,18 @@ func (s *session) rewriteDone(r rewriteResult) {
 		if s.ctx.Err() != nil || errors.Is(r.err, ErrInputGone) {
 			return // TRUNCATE was faster
 		}
-		r.member.rewriteAt = time.Now().Add(rewriteRetry)
+		wait := min(rewriteRetry<<min(r.member.rewriteFails, 10), rewriteRetryMax)
+		r.member.rewriteFails++
+		r.member.rewriteAt = time.Now().Add(wait)
 		s.counters.Errors.Add(1)
 		level := s.log.Warn
 		if errors.Is(r.err, ErrRowsChanged) {
 			level = s.log.Error
 		}
-		level("rewrite data files; they stay as they are, and it is tried again later", "table", r.member.ident.String(), "after", rewriteRetry, "err", r.err)
+		level("rewrite data files; they stay as they are, and it is tried again later", "table", r.member.ident.String(), "after", wait, "err", r.err)
 		return
 	}
+	r.member.rewriteFails = 0
 	if !r.table.install(r.inputs, r.out) {
 		return
 	}
@@ -185,7 +203,7 @@ func (s *session) rewriteDone(r rewriteResult) {
 // still has them at their old places.
 type moved struct {
 	Moved
-	to uint32 // number of the output; 0: nothing was carried over
+	to uint32 // number of the output
 }
 
 // install puts a rewrite's output in the place of its inputs. Rows that have died
@@ -205,8 +223,10 @@ func (t *Table) install(inputs []*dataFile, r *Rewritten) bool {
 	if r.Output != nil {
 		out = &dataFile{no: t.nextFile(), path: r.Output.Path, rows: uint32(r.Output.Rows), born: time.Now(), partial: t.index != nil}
 	}
+	var origins []origin
 	for i, f := range inputs {
 		m := r.Moved[i]
+		origins = append(origins, origin{m, f.no})
 		if t.files[f.no] != f {
 			dead.Or(m.All())
 			continue
@@ -219,11 +239,8 @@ func (t *Table) install(inputs []*dataFile, r *Rewritten) bool {
 			dead.Or(m.Positions(late))
 		}
 		delete(t.files, f.no)
-		if t.index != nil {
-			t.moved[f.no] = &moved{Moved: m}
-			if out != nil {
-				t.moved[f.no].to = out.no
-			}
+		if t.index != nil && out != nil {
+			t.moved[f.no] = &moved{m, out.no}
 		}
 	}
 	e.rewrites = append(e.rewrites, r)
@@ -232,6 +249,7 @@ func (t *Table) install(inputs []*dataFile, r *Rewritten) bool {
 	}
 	t.files[out.no] = out
 	e.outputs = append(e.outputs, out)
+	e.origins = append(e.origins, origins)
 	if !dead.IsEmpty() {
 		out.dead = dead
 		e.dead[out] = dead.Clone()
@@ -262,7 +280,7 @@ func (t *Table) forget(settled []*dataFile) {
 	for _, out := range settled {
 		out.partial = false
 		for no, m := range t.moved {
-			if m.to == out.no || m.to == 0 {
+			if m.to == out.no {
 				delete(t.moved, no)
 			}
 		}
@@ -273,12 +291,16 @@ func (t *Table) forget(settled []*dataFile) {
 type relocation struct {
 	table *Table
 	out   *dataFile
-	first uint32 // position of the first key
-	keys  []index.Key
-	known []bool // false: the row was dead already
+	first uint32      // position of the first key
+	keys  []index.Key // of rows one after the other
+	was   []index.Loc // their places until now; File 0: the row was dead already
 	last  bool
+	gone  *atomic.Bool  // set when nothing is to be found in the output any more
 	done  chan struct{} // closed when the owner has taken them
 }
+
+// errOutputGone: the output that was being read is no longer one of the table's files.
+var errOutputGone = errors.New("the file is gone")
 
 // relocateAll begins to tell the index the new places of rows in the outputs of
 // a published epoch, by reading their keys: as many as were rewritten, however
@@ -288,63 +310,105 @@ func (s *session) relocateAll(done *sealed) {
 	if t.index == nil || t.abandoned {
 		return
 	}
-	for _, out := range done.epoch.outputs {
-		dead := roaring.New()
+	for i, out := range done.epoch.outputs {
+		r := &relocator{session: s, table: t, out: out, store: t.store, dead: roaring.New(), from: done.epoch.origins[i],
+			key: newRowKey(done.reads), fields: done.reads.fields(done.reads.keyColumns())}
 		if out.dead != nil {
-			dead = out.dead.Clone()
+			r.dead = out.dead.Clone()
 		}
-		key, fields, path, store := newRowKey(t.layout), t.layout.fields(t.layout.keyColumns()), out.path, t.store
 		s.group.Go(func() error {
-			err := s.readRelocations(t, out, key, fields, path, store, dead)
-			if err == nil || s.ctx.Err() != nil {
-				return nil
+			// Without it rows are found through their old places, until a start
+			// reads the keys.
+			if err := r.run(s.ctx); err != nil && s.ctx.Err() == nil && !errors.Is(err, errOutputGone) {
+				s.log.Warn("read the keys of a rewritten file", "table", t.Ident.String(), "file", r.out.path, "err", err)
 			}
-			return fmt.Errorf("read keys of %s: %w", path, err)
+			return nil
 		})
 	}
 }
 
-func (s *session) readRelocations(t *Table, out *dataFile, key *rowKey, fields []int, path string, store TableStore, dead *roaring.Bitmap) error {
-	send := func(r relocation) error {
-		r.table, r.out, r.done = t, out, make(chan struct{})
-		select {
-		case s.relocations <- r:
-		case <-s.ctx.Done():
-			return s.ctx.Err()
-		}
-		select {
-		case <-r.done:
-			return nil
-		case <-s.ctx.Done():
-			return s.ctx.Err()
-		}
-	}
-	keys, known := make([]index.Key, 0, relocationRows), make([]bool, 0, relocationRows)
-	err := store.Read(s.ctx, path, fields, nil, func(first int64, rec arrow.RecordBatch) error {
+// origin is an input of a rewrite, by the index's number for it.
+type origin struct {
+	Moved
+	no uint32
+}
+
+// relocator reads the keys of one output beside the owner.
+type relocator struct {
+	session *session
+	table   *Table // handed on, not looked into
+	out     *dataFile
+	store   TableStore
+	key     *rowKey
+	fields  []int
+	dead    *roaring.Bitmap // in out, when it began
+	from    []origin        // in the order of their rows
+	next    uint32          // row of from[0] that the next row of out was, or one before it
+}
+
+func (r *relocator) run(ctx context.Context) error {
+	keys, was := make([]index.Key, 0, relocationRows), make([]index.Loc, 0, relocationRows)
+	err := r.store.Read(ctx, r.out.path, r.fields, nil, func(first int64, rec arrow.RecordBatch) error {
 		cols := rec.Columns()
 		for i := range int(rec.NumRows()) {
-			k, live := index.Key{}, !dead.Contains(uint32(first)+uint32(i))
-			if live {
-				var err error
-				if k, err = key.row(cols, i); err != nil {
-					return fmt.Errorf("row %d: %w", first+int64(i), err)
-				}
+			pos := uint32(first) + uint32(i)
+			k, l, err := index.Key{}, r.origin(), error(nil)
+			if r.dead.Contains(pos) {
+				l = index.Loc{}
+			} else if k, err = r.key.row(cols, i); err != nil {
+				return fmt.Errorf("row %d: %w", pos, err)
 			}
-			keys, known = append(keys, k), append(known, live)
+			keys, was = append(keys, k), append(was, l)
 			if len(keys) < relocationRows && i+1 < int(rec.NumRows()) {
 				continue
 			}
-			if err := send(relocation{first: uint32(first) + uint32(i+1-len(keys)), keys: keys, known: known}); err != nil {
+			if err := r.send(ctx, relocation{first: pos + 1 - uint32(len(keys)), keys: keys, was: was}); err != nil {
 				return err
 			}
-			keys, known = keys[:0], known[:0]
+			keys, was = keys[:0], was[:0]
 		}
 		return nil
 	})
 	if err != nil {
 		return err
 	}
-	return send(relocation{last: true})
+	return r.send(ctx, relocation{last: true})
+}
+
+// origin is where the next row of the output was before.
+func (r *relocator) origin() index.Loc {
+	for len(r.from) > 0 {
+		f := &r.from[0]
+		for f.Dead != nil && f.Dead.Contains(r.next) {
+			r.next++
+		}
+		if int64(r.next) < f.Rows {
+			r.next++
+			return index.Loc{File: f.no, Pos: r.next - 1}
+		}
+		r.from, r.next = r.from[1:], 0
+	}
+	return index.Loc{}
+}
+
+// send hands rows over and waits until the owner has taken them.
+func (r *relocator) send(ctx context.Context, rows relocation) error {
+	var gone atomic.Bool
+	rows.table, rows.out, rows.gone, rows.done = r.table, r.out, &gone, make(chan struct{})
+	select {
+	case r.session.relocations <- rows:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case <-rows.done:
+		if gone.Load() {
+			return errOutputGone
+		}
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // relocate gives rows their new places in the index, those that are still where
@@ -352,16 +416,17 @@ func (s *session) readRelocations(t *Table, out *dataFile, key *rowKey, fields [
 func (s *session) relocate(r relocation) error {
 	t, out := r.table, r.out
 	if t.abandoned || t.index == nil || t.files[out.no] != out {
-		close(r.done) // truncated, say
+		r.gone.Store(true) // truncated, say
+		close(r.done)
 		return nil
 	}
 	s.o.Fail("in-relocate")
 	for i, k := range r.keys {
 		to := index.Loc{File: out.no, Pos: r.first + uint32(i)}
-		if !r.known[i] || out.isDead(to.Pos) {
+		if r.was[i].File == 0 || out.isDead(to.Pos) {
 			continue
 		}
-		if err := t.relocate(k, to); err != nil {
+		if err := t.relocate(k, r.was[i], to); err != nil {
 			return fmt.Errorf("relocate rows of %s: %w", t.Ident, err)
 		}
 		t.relocated++
@@ -377,9 +442,16 @@ func (s *session) relocate(r relocation) error {
 	return s.mergeIdle(t)
 }
 
+// release lets go on who waits for a merge.
+func release(held []chan struct{}) {
+	for _, h := range held {
+		close(h)
+	}
+}
+
 // mergeIdle merges what has been relocated where no epoch will.
 func (s *session) mergeIdle(t *Table) error {
-	if t.epoch != nil || len(t.held) == 0 || s.committing != nil && slices.ContainsFunc(s.committing.tables, func(x *sealed) bool { return x.table == t }) {
+	if t.abandoned || t.epoch != nil || len(t.held) == 0 || s.committing != nil && slices.ContainsFunc(s.committing.tables, func(x *sealed) bool { return x.table == t }) {
 		return nil
 	}
 	settled, held := t.settled, t.held
@@ -390,27 +462,12 @@ func (s *session) mergeIdle(t *Table) error {
 	return t.merge(max(s.committedEpoch, t.index.State().N), t.index.State().Snapshot, settled, held)
 }
 
-func (t *Table) relocate(k index.Key, to index.Loc) error {
-	var was index.Loc
-	there := func(l index.Loc) bool { return !l.Virtual() && l != to && t.follow(l) == to }
+func (t *Table) relocate(k index.Key, was, to index.Loc) error {
 	if !t.whole {
-		l, ok := t.index.Get(k)
-		if !ok || !there(l) {
+		if l, ok := t.index.Get(k); !ok || l != was {
 			return nil
 		}
-		was = l
-	} else {
-		t.index.All(k, func(l index.Loc) bool {
-			if there(l) {
-				was = l
-			}
-			return was.File == 0
-		})
-		if was.File == 0 {
-			return nil
-		}
-	}
-	if err := t.index.Remove(k, was); err != nil {
+	} else if err := t.index.Remove(k, was); err != nil {
 		return err
 	}
 	return t.index.Put(k, to)

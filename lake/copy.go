@@ -95,7 +95,7 @@ func (c *copier) run(ctx context.Context, snap Snapshot, t *wal.Table, part Part
 	if c.rows, err = newRowBuilder(c.session.room.mem, c.table.layout); err != nil {
 		return err
 	}
-	defer c.rows.arrow.Release()
+	defer c.rows.release()
 	defer func() {
 		if c.file != nil {
 			c.file.enc.finish()
@@ -195,7 +195,7 @@ func (c *copier) flush(ctx context.Context) error {
 
 // value prints one value of a COPY row as Postgres would.
 func (c *copier) value(col int, data []byte) string {
-	b := array.NewBuilder(c.session.room.mem, c.rows.arrow.Field(col).Type())
+	b := array.NewBuilder(c.session.room.mem, c.rows.schema.Field(col).Type)
 	defer b.Release()
 	if data == nil || c.table.layout.Columns[col].codec.Bind(b).Binary(data) != nil {
 		return fmt.Sprintf("%q", data)

@@ -42,14 +42,17 @@ type member struct {
 	relFirst bool          // rel is the first of this session
 	relBy    uint32        // the transaction that brought it; 0: none did
 
-	loadedAt  int // looks that had begun when it was loaded: they may be older than its rows
-	moved     *sighting
-	reshaped  *sighting
-	missedAt  wal.LSN // WAL end when a look no longer found it
-	dropped   bool
-	progress  *progress // of the load under way, or the last
-	retryAt   time.Time // when a failed load may be tried again
-	rewriteAt time.Time // when a rewrite may be tried again after one failed
+	loadedAt     int // looks that had begun when it was loaded: they may be older than its rows
+	moved        *sighting
+	reshaped     *sighting
+	missedAt     wal.LSN // WAL end when a look no longer found it
+	dropped      bool
+	progress     *progress // of the load under way, or the last
+	retryAt      time.Time // when a failed load may be tried again
+	rewriteAt    time.Time // when a rewrite may be tried again after one failed
+	rewriteFails int       // in a row
+	tidy         int64     // snapshot in which there was nothing to rewrite,
+	tidyAt       time.Time // as seen then
 }
 
 // enroll lists the source's tables beside those of the head.

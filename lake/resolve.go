@@ -168,9 +168,16 @@ func (p *patch) fetch(ctx context.Context, store TableStore, of []int) error {
 			positions = append(positions, pos)
 		}
 	}
+	// The file may be older than columns that others are asked for.
+	var cols []int
+	for _, m := range of {
+		if c := p.missing[m].col; !slices.Contains(cols, c) {
+			cols = append(cols, c)
+		}
+	}
 	path := p.missing[of[0]].file.path
 	next, ordinal := 0, 0
-	err := store.Read(ctx, path, p.layout.fields(p.cols), positions, func(first int64, rec arrow.RecordBatch) error {
+	err := store.Read(ctx, path, p.layout.fields(cols), positions, func(first int64, rec arrow.RecordBatch) error {
 		if err := p.hold(rec); err != nil {
 			return err
 		}
@@ -182,7 +189,7 @@ func (p *patch) fetch(ctx context.Context, store TableStore, of []int) error {
 			if int64(ordinal) >= first+rec.NumRows() {
 				return nil
 			}
-			p.values[of[next]] = fetched{rec.Column(slices.Index(p.cols, f.col)), int(int64(ordinal) - first)}
+			p.values[of[next]] = fetched{rec.Column(slices.Index(cols, f.col)), int(int64(ordinal) - first)}
 		}
 		return nil
 	})

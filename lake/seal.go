@@ -86,6 +86,7 @@ type sealed struct {
 
 	settled []*dataFile // see Table
 	held    []chan struct{}
+	reads   *Layout // by which the epoch's files can be read
 }
 
 // seal ends what the open epoch did to the table and begins the next; nil if
@@ -103,7 +104,7 @@ func (t *Table) seal(ctx context.Context) (*sealed, error) {
 		s.layout = t.layout
 	}
 	t.epoch, t.fresh = nil, nil
-	s.settled, s.held = t.settled, t.held
+	s.settled, s.held, s.reads = t.settled, t.held, t.layout
 	t.settled, t.held, t.relocated = nil, nil, 0
 	if t.index != nil {
 		if err := t.index.Seal(); err != nil {
@@ -148,6 +149,7 @@ func (s *sealed) build(ctx context.Context, stamp Stamp) error {
 func (t *Table) published(s *sealed, epoch uint64) error {
 	t.store.Adopt(s.next)
 	if t.abandoned {
+		release(s.held)
 		return nil
 	}
 	for _, f := range s.epoch.added {
@@ -191,8 +193,6 @@ func (t *Table) merge(epoch uint64, snapshot int64, settled []*dataFile, held []
 			delete(t.files, f.no)
 		}
 	}
-	for _, h := range held {
-		close(h)
-	}
+	release(held)
 	return nil
 }

@@ -64,6 +64,7 @@ type Counters struct {
 	SpilledBytes                         atomic.Int64
 	Rewrites, RewrittenFiles             atomic.Int64 // installed; their inputs
 	RewrittenRows, RewrittenBytes        atomic.Int64 // of their outputs
+	Removed                              atomic.Int64 // objects that no kept epoch needed; whoever removes them counts
 	Looks                                atomic.Int64 // at the source's catalogs
 	Errors                               atomic.Int64
 	// Phase observes how long a part of a commit took; set before Run.

@@ -68,6 +68,7 @@ type tableEpoch struct {
 	preloaded []*NewFile // of a load, encoded elsewhere
 	rewrites  []*Rewritten
 	outputs   []*dataFile // of rewrites
+	origins   [][]origin  // of the rows of each
 }
 
 func (t *Table) touch() *tableEpoch {
@@ -127,7 +128,7 @@ func (t *Table) wire(to []int) {
 // release drops the builders. No row may follow.
 func (t *Table) release() {
 	if t.rows != nil {
-		t.rows.arrow.Release()
+		t.rows.release()
 		t.rows = nil
 	}
 }
@@ -143,6 +144,8 @@ func (t *Table) abandon(log *slog.Logger) {
 		t.roll()
 	}
 	t.abandoned = true
+	release(t.held)
+	t.held, t.settled = nil, nil
 	t.close(log)
 }
 
@@ -248,7 +251,7 @@ func (t *Table) truncate() {
 		t.open = nil
 	}
 	t.roll()
-	e.added, e.preloaded, e.rewrites, e.outputs, e.truncated = nil, nil, nil, nil, true
+	e.added, e.preloaded, e.rewrites, e.outputs, e.origins, e.truncated = nil, nil, nil, nil, nil, true
 	t.settled = nil
 	clear(e.dead)
 	clear(t.files)

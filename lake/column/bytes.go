@@ -116,9 +116,16 @@ func (k *bytesKind) bind(b array.Builder) Appender {
 // bytes: one huge value shall not hold its memory for ever.
 const scratchMax = 1 << 20
 
+// bytesSink is an *array.BinaryBuilder or a *Strings.
+type bytesSink interface {
+	Append(v []byte)
+	AppendNull()
+	DataLen() int
+}
+
 type bytesAppender struct {
 	k       *bytesKind
-	b       *array.BinaryBuilder
+	b       bytesSink
 	scratch []byte
 }
 

@@ -136,6 +136,9 @@ func (x *Index) apply(o *overlay, alive fileSet, resolve func(Loc) (Loc, bool)) 
 			}
 		}
 		if !alive.has(l.File) {
+			if x.filling.truncated {
+				return 0, false, nil // and the file with it
+			}
 			return 0, false, fmt.Errorf("key %v is at %v, a file that is not in the list: %w", k, l, ErrFile)
 		}
 		return l.word(), true, nil

@@ -244,3 +244,24 @@ func TestRule21PartialFile(t *testing.T) {
 	require.NoError(t, x.Merge(3, 3, []FileName{out}, nil))
 	requireFiles(t, []FileName{out}, x)
 }
+
+// A TRUNCATE after the epoch that found rows again takes their file from the list
+// before that epoch is merged: the rows go, and it is no contradiction.
+func TestRule21TruncateBeforeTheMerge(t *testing.T) {
+	for name, o := range kinds {
+		t.Run(name, func(t *testing.T) {
+			x := fill(t, t.TempDir(), small(o), 100)
+			out := x.NextFile()
+			for i := range uint64(100) {
+				require.NoError(t, x.Remove(keyFor(o, i), Loc{x.Files()[0].No, uint32(i)}))
+				require.NoError(t, x.Put(keyFor(o, i), Loc{out, uint32(i)}))
+			}
+			require.NoError(t, x.Seal())
+			x.Truncate()
+			require.NoError(t, x.Merge(2, 2, nil, nil))
+			require.NoError(t, x.Seal())
+			require.NoError(t, x.Merge(3, 3, nil, nil))
+			require.Zero(t, x.Len())
+		})
+	}
+}
