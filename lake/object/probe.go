@@ -27,17 +27,23 @@ func Probe(ctx context.Context, s Store) (err error) {
 	defer func() {
 		err = errors.Join(err, s.Delete(context.WithoutCancel(ctx), names...))
 	}()
+	first, race := names[0], prefix+"race"
+	// The racers write race while the others are written.
+	g, gctx := errgroup.WithContext(ctx)
 	for _, key := range names {
-		if err := s.PutIfAbsent(ctx, key, []byte("first")); err != nil {
-			return fmt.Errorf("probe store: %w", err)
-		}
+		g.Go(func() error {
+			if err := s.PutIfAbsent(gctx, key, []byte("first")); err != nil {
+				return fmt.Errorf("probe store: %w", err)
+			}
+			return nil
+		})
 	}
-	if err := probeTaken(ctx, s, names[0]); err != nil {
+	g.Go(func() error { return probeRace(gctx, s, race) })
+	names = append(names, race)
+	if err := g.Wait(); err != nil {
 		return err
 	}
-	race := prefix + "race"
-	names = append(names, race)
-	if err := probeRace(ctx, s, race); err != nil {
+	if err := probeTaken(ctx, s, first); err != nil {
 		return err
 	}
 	want := slices.Sorted(slices.Values(names))

@@ -358,6 +358,7 @@ func (p *prepared) Upload(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(uploadsAtOnce)
 	for _, o := range p.objects {
+		p.t.o.Pending.add(o.key)
 		g.Go(func() error {
 			if err := p.t.o.Store.Put(ctx, o.key, bytes.NewReader(o.body), int64(len(o.body))); err != nil {
 				return fmt.Errorf("upload %s: %w", o.key, err)

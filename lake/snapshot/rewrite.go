@@ -55,13 +55,18 @@ func (t *Table) Rewrite(ctx context.Context, inputs []lake.RewriteInput) (*lake.
 	return out, nil
 }
 
-func (t *Table) rewrite(ctx context.Context, inputs []lake.RewriteInput) (*lake.Rewritten, error) {
+func (t *Table) rewrite(ctx context.Context, inputs []lake.RewriteInput) (out *lake.Rewritten, err error) {
 	w, from, err := t.newRewriter(inputs)
 	if err != nil {
 		return nil, err
 	}
-	defer w.drop()
-	out := &lake.Rewritten{}
+	defer func() {
+		w.drop()
+		if err != nil {
+			t.o.Pending.remove(w.w.key) // nobody will publish it
+		}
+	}()
+	out = &lake.Rewritten{}
 	for _, in := range from {
 		m := lake.Moved{From: in.Path, Rows: in.rows, Dead: in.Dead, Base: uint32(w.rows)}
 		out.Moved = append(out.Moved, m)

@@ -69,6 +69,8 @@ type Options struct {
 	// Footers caches Parquet footers of all tables sharing it; nil: a small one
 	// of the Table's own.
 	Footers *Footers
+	// Pending is told of data files until a snapshot names them; nil: nobody is.
+	Pending *Pending
 	// Now is the clock that uploads age by; default time.Now.
 	Now func() time.Time
 }

@@ -82,6 +82,9 @@ func Create(o CreateOptions) (*Table, error) {
 		"write.delete.mode":               "merge-on-read",
 		"write.update.mode":               "merge-on-read",
 		"write.merge.mode":                "merge-on-read",
+		// Engines that expire snapshots or remove orphans see one metadata file, and
+		// not what the lake's older epochs need: Firn does that itself.
+		"gc.enabled": "false",
 	}
 	maps.Copy(properties, o.Properties)
 	var err error
@@ -143,6 +146,9 @@ func (t *Table) Adopt(next lake.Prepared) {
 		panic("snapshot: adopt of a change prepared on another state")
 	}
 	t.meta, t.metaURI = p.meta, p.move.To
+	for _, o := range p.objects {
+		t.o.Pending.remove(o.key)
+	}
 	if p.snapshotID == 0 {
 		return
 	}
@@ -159,6 +165,9 @@ func (t *Table) Adopt(next lake.Prepared) {
 	for _, f := range p.added {
 		t.files = append(t.files, f)
 		t.byPath[f.path] = f
+		if key, ok := t.o.Store.Key(f.path); ok {
+			t.o.Pending.remove(key)
+		}
 	}
 	for d := range p.gone {
 		t.forget(d)

@@ -78,16 +78,15 @@ func writerProperties(sc *arrow.Schema, rowGroupRows int64, columns []traits) (*
 		if c.matchless {
 			opts = append(opts, parquet.WithCompressionLevelFor(path, literalLevel))
 		}
-		switch kind := leaves.Column(i).PhysicalType(); {
+		// Values are PLAIN or indexes into a dictionary: other encodings, though
+		// DELTA_BINARY_PACKED saves a quarter of the size, Iceberg's own reader in
+		// Spark refuses before Iceberg 1.10.
+		switch {
 		case c.own:
 		case c.repeats:
 			opts = append(opts, parquet.WithDictionaryCostFallbackFor(path, true))
 		default:
 			opts = append(opts, parquet.WithDictionaryFor(path, false))
-			// Keys, times and counters differ little from their neighbours.
-			if kind == parquet.Types.Int32 || kind == parquet.Types.Int64 {
-				opts = append(opts, parquet.WithEncodingFor(path, parquet.Encodings.DeltaBinaryPacked))
-			}
 		}
 	}
 	return parquet.NewWriterProperties(opts...), nil
@@ -125,14 +124,19 @@ func meanWidth(a arrow.Array) int64 {
 // sample is the first bytes of a column's values, as they will be encoded; none
 // where they will be another way.
 func sample(a arrow.Array) []byte {
+	if e, ok := a.(array.ExtensionArray); ok {
+		a = e.Storage()
+	}
 	var b []byte
-	switch a := a.(type) {
-	case flat:
-		b = a.ValueBytes()
-	case *array.Float64, *array.Float32:
-		width := a.DataType().(arrow.FixedWidthDataType).BitWidth() / 8
-		data := a.Data()
-		b = data.Buffers()[1].Bytes()[data.Offset()*width : (data.Offset()+data.Len())*width]
+	switch t := a.DataType().(type) {
+	case *arrow.StringType, *arrow.BinaryType:
+		b = a.(flat).ValueBytes()
+	case *arrow.Decimal128Type:
+	case arrow.FixedWidthDataType:
+		if width := t.BitWidth() / 8; width > 0 {
+			data := a.Data()
+			b = data.Buffers()[1].Bytes()[data.Offset()*width : (data.Offset()+data.Len())*width]
+		}
 	}
 	return b[:min(len(b), literalSample)]
 }
@@ -177,6 +181,7 @@ func (t *Table) newFile(m *metadata, schema *iceberg.Schema, spec iceberg.Partit
 	w := &fileWriter{t: t, schema: schema, spec: spec, values: values, props: m.properties, version: m.formatVersion}
 	var err error
 	w.key, w.uri = t.dataName(".parquet")
+	t.o.Pending.add(w.key)
 	if w.arrow, err = table.SchemaToArrowSchema(schema, nil, true, false); err != nil {
 		return nil, fmt.Errorf("start data file: %w", err)
 	}
@@ -360,6 +365,7 @@ func (w *fileWriter) Abort() {
 		return
 	}
 	w.ended = true
+	w.t.o.Pending.remove(w.key)
 	w.endGroup()
 	w.body.discard()
 }

@@ -1,0 +1,253 @@
+package snapshot
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+
+	"github.com/apache/iceberg-go"
+	"golang.org/x/sync/errgroup"
+)
+
+// Reach tells which objects metadata files need. It remembers what they and
+// their manifests say, for they never change: a second round reads only what is
+// new. Its methods may be called from any goroutine.
+type Reach struct {
+	store Store
+	hash  func(key string) uint64
+
+	mu   sync.Mutex
+	now  map[string]*reached // asked for in this round, by URI
+	last map[string]*reached // in the one before
+}
+
+// reached is what one immutable file names.
+type reached struct {
+	name  string
+	once  sync.Once
+	err   error
+	files []uint64   // hashes of keys, its own first
+	lists []string   // a metadata file's: URIs of manifest lists
+	parts []*reached // a list's: manifests
+}
+
+// NewReach begins with nothing known. hash is of the keys that Visit gives out.
+func NewReach(store Store, hash func(key string) uint64) *Reach {
+	return &Reach{store: store, hash: hash, now: map[string]*reached{}}
+}
+
+// Round begins a round; what the last one did not ask for is forgotten.
+func (r *Reach) Round() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.last, r.now = r.now, map[string]*reached{}
+}
+
+// once returns what is known of a file, learned by read if it is not yet.
+func (r *Reach) once(name string, read func(*reached) error) (*reached, error) {
+	r.mu.Lock()
+	x := r.now[name]
+	if x == nil {
+		if x = r.last[name]; x == nil || x.err != nil {
+			x = &reached{name: name}
+		}
+		r.now[name] = x
+	}
+	r.mu.Unlock()
+	x.once.Do(func() { x.err = read(x) })
+	return x, x.err
+}
+
+// Visit calls fn with the hash of the key of each object that a table's metadata
+// file needs, its own included: of the current snapshot, or with history of all
+// that it lists. What lies outside the warehouse is left out, and so is what is
+// not there any more with all that it named: nobody finds the way to it. fn may
+// be called from several goroutines, and more than once for an object.
+func (r *Reach) Visit(ctx context.Context, metadataURI string, history bool, fn func(hash uint64)) error {
+	if err := r.visit(ctx, metadataURI, history, fn); err != nil {
+		return fmt.Errorf("find what %s needs: %w", metadataURI, err)
+	}
+	return nil
+}
+
+func (r *Reach) visit(ctx context.Context, metadataURI string, history bool, fn func(hash uint64)) error {
+	name := metadataURI
+	if history {
+		name += " with history"
+	}
+	m, err := r.once(name, func(x *reached) error { return r.readMetadata(ctx, x, metadataURI, history) })
+	if err != nil {
+		return gone(err)
+	}
+	r.give(m, fn)
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(loadsAtOnce)
+	for _, uri := range m.lists {
+		g.Go(func() error {
+			l, err := r.once(uri, func(x *reached) error { return r.readList(ctx, x, uri) })
+			if err != nil {
+				return gone(err)
+			}
+			r.give(l, fn)
+			r.mu.Lock()
+			for _, part := range l.parts {
+				r.now[part.name] = part
+			}
+			r.mu.Unlock()
+			for _, part := range l.parts {
+				r.give(part, fn)
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+func (r *Reach) give(x *reached, fn func(uint64)) {
+	for _, h := range x.files {
+		fn(h)
+	}
+}
+
+// gone takes the absence of a file for no error.
+func gone(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// add notes a file, if it lies in the warehouse.
+func (r *Reach) add(x *reached, uri string) bool {
+	key, ok := r.store.Key(uri)
+	if ok {
+		x.files = append(x.files, r.hash(key))
+	}
+	return ok
+}
+
+func (r *Reach) readMetadata(ctx context.Context, x *reached, uri string, history bool) error {
+	if !r.add(x, uri) {
+		return nil
+	}
+	b, err := get(ctx, r.store, uri)
+	if err != nil {
+		return err
+	}
+	m, err := parseMetadata(b)
+	if err != nil {
+		return err
+	}
+	for _, s := range m.snapshots {
+		if !history && s.id != m.current {
+			continue
+		}
+		var doc struct {
+			List string `json:"manifest-list"`
+		}
+		if err := json.Unmarshal(s.doc, &doc); err != nil {
+			return fmt.Errorf("snapshot %d: %w", s.id, err)
+		}
+		if doc.List == "" {
+			return fmt.Errorf("snapshot %d has no manifest list", s.id)
+		}
+		x.lists = append(x.lists, doc.List)
+	}
+	for _, key := range []string{"statistics", "partition-statistics"} {
+		var docs []struct {
+			Path string `json:"statistics-path"`
+		}
+		if raw, ok := m.rest[key]; ok {
+			if err := json.Unmarshal(raw, &docs); err != nil {
+				return fmt.Errorf("%s: %w", key, err)
+			}
+		}
+		for _, d := range docs {
+			r.add(x, d.Path)
+		}
+	}
+	return nil
+}
+
+func (r *Reach) readList(ctx context.Context, x *reached, uri string) error {
+	if !r.add(x, uri) {
+		return nil
+	}
+	b, err := get(ctx, r.store, uri)
+	if err != nil {
+		return err
+	}
+	manifests, err := iceberg.ReadManifestList(bytes.NewReader(b))
+	if err != nil {
+		return fmt.Errorf("read %s: %w", uri, err)
+	}
+	for _, m := range manifests {
+		part, err := r.once(m.FilePath(), func(x *reached) error { return r.readManifest(ctx, x, m) })
+		if err = gone(err); err != nil {
+			return err
+		}
+		x.parts = append(x.parts, part)
+	}
+	return nil
+}
+
+func (r *Reach) readManifest(ctx context.Context, x *reached, m iceberg.ManifestFile) error {
+	if !r.add(x, m.FilePath()) {
+		return nil
+	}
+	b, err := get(ctx, r.store, m.FilePath())
+	if err != nil {
+		return err
+	}
+	entries, err := iceberg.ReadManifest(m, bytes.NewReader(b), true)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", m.FilePath(), err)
+	}
+	for _, e := range entries {
+		r.add(x, e.DataFile().FilePath())
+	}
+	return nil
+}
+
+// Pending are the keys of files that are on their way to the store, or there,
+// and that no snapshot names yet. Tables share it with whoever removes files:
+// both are in the one process that owns the lake, so it needs no object on the
+// store (PROTOCOL §13). A nil Pending holds nothing.
+type Pending struct {
+	mu   sync.Mutex
+	keys map[string]bool
+}
+
+// NewPending holds nothing.
+func NewPending() *Pending { return &Pending{keys: map[string]bool{}} }
+
+// Keys lists them.
+func (p *Pending) Keys() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := make([]string, 0, len(p.keys))
+	for k := range p.keys {
+		out = append(out, k)
+	}
+	return out
+}
+
+func (p *Pending) add(key string) {
+	if p != nil {
+		p.mu.Lock()
+		p.keys[key] = true
+		p.mu.Unlock()
+	}
+}
+
+func (p *Pending) remove(key string) {
+	if p != nil {
+		p.mu.Lock()
+		delete(p.keys, key)
+		p.mu.Unlock()
+	}
+}
