@@ -152,6 +152,19 @@ func (l *Log) attempt(ctx context.Context, urgent bool, build func(head *State) 
 	}
 }
 
+// Owned reads the head, and fails with ErrFenced unless this Log has claimed the
+// source and nobody after it has.
+func (l *Log) Owned(ctx context.Context) error {
+	if l.incarnation.Load() == 0 {
+		return fmt.Errorf("%w: this run has not claimed it", ErrFenced)
+	}
+	head, err := l.Refresh(ctx)
+	if err != nil {
+		return err
+	}
+	return l.fenced(head)
+}
+
 func (l *Log) fenced(head *State) error {
 	mine := l.incarnation.Load()
 	if mine == 0 || head.Source != nil && head.Source.Incarnation == mine && head.Source.Writer == l.id {

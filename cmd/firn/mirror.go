@@ -92,6 +92,7 @@ func openMirror(ctx context.Context, c *config.Config, logger *slog.Logger) (_ *
 		FormatVersion: func(id lake.Ident) int { return int(c.Settings(id.Namespace, id.Name).FormatVersion) },
 		Append:        func(t wal.TableName) bool { return c.Settings(t.Schema, t.Name).Mode == config.Append },
 		Compaction:    compact,
+		Grace:         time.Duration(c.Grace),
 		Logger:        logger, Fail: fail,
 	}, m.place.store, m.place.log)
 	if err != nil {

@@ -64,9 +64,11 @@ type Config struct {
 	Spill Size `yaml:"spill"`
 	// FormatVersion is the Iceberg format version of new tables, 2 or 3.
 	FormatVersion FormatVersion `yaml:"format_version"`
-	// Compaction rewrites small and worn data files beside the stream. It is off
-	// by default as long as what it replaces stays on the store.
+	// Compaction rewrites small and worn data files beside the stream.
 	Compaction bool `yaml:"compaction"`
+	// Grace is how long a file stays that no kept epoch needs any more, for
+	// readers in the middle of a query; 0s: for ever.
+	Grace Duration `yaml:"grace"`
 	// TableSettings are settings of the tables that a pattern (schema.table,
 	// * for any text) matches; of several the first in the file decides.
 	TableSettings TableSettings `yaml:"table_settings"`
@@ -92,11 +94,12 @@ const (
 	DefaultFreshness     = Duration(10 * time.Second)
 	DefaultSpill         = Size(20 << 30)
 	DefaultFormatVersion = FormatVersion(2)
+	DefaultGrace         = Duration(time.Hour)
 )
 
 // Default is a Config with nothing set by the user.
 func Default() *Config {
-	return &Config{Listen: DefaultListen, Freshness: DefaultFreshness, Spill: DefaultSpill, FormatVersion: DefaultFormatVersion}
+	return &Config{Listen: DefaultListen, Freshness: DefaultFreshness, Spill: DefaultSpill, FormatVersion: DefaultFormatVersion, Grace: DefaultGrace}
 }
 
 // Error is something the user wrote that can't be used.

@@ -30,7 +30,7 @@ func read(t *testing.T, file string, args ...string) (*Config, error) {
 func TestFileErrorsNameLineAndKey(t *testing.T) {
 	for _, c := range []struct{ name, file, want string }{
 		{"unknown key", "listen: 127.0.0.1:1\nfreshnes: 5s\n", "line 2: freshnes: there is no such setting"},
-		{"unknown key lists the others", "foo: 1\n", "format_version, compaction, table_settings"},
+		{"unknown key lists the others", "foo: 1\n", "format_version, compaction, grace, table_settings"},
 		{"unknown table key", "table_settings:\n  public.orders:\n    format: 3\n", "line 3: table_settings.public.orders.format: there is no such setting; there are format_version, mode, allow_writes"},
 		{"twice", "slot: a\nslot: b\n", "line 2: slot: it is set twice"},
 		{"bad duration", "\nfreshness: fast\n", `line 2: freshness: want a duration such as 500ms, 10s or 2m, not "fast"`},

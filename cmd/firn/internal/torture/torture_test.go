@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,11 +20,13 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/stretchr/testify/require"
+	"github.com/zeebo/xxh3"
 
 	"firn/catalog"
 	"firn/lake"
 	"firn/lake/laketest"
 	"firn/lake/object"
+	"firn/lake/snapshot"
 )
 
 var (
@@ -89,11 +92,14 @@ func TestTorture(t *testing.T) {
 	require.NoError(t, <-traffic)
 	r.firn.start("")
 	r.compareAtACut()
+	r.swept()
 	t.Logf("%d kills survived", kills)
 	require.GreaterOrEqual(t, kills, len(lake.FailPoints)+*killsFlag)
 }
 
 const tortureConfig = `
+compaction: true
+grace: 2s
 table_settings:
   torture.acct: {format_version: 3}
   torture.dup: {format_version: 3}
@@ -165,6 +171,53 @@ func (r *rig) compareAtACut() {
 			require.ElementsMatch(r.t, want.Schema(), got.Schema(), "%s by %s", name, reader)
 		}
 	}
+}
+
+// swept waits until nothing lies in the lake that no kept epoch needs, and sees
+// that all that they need is there.
+func (r *rig) swept() {
+	r.t.Helper()
+	ctx := r.t.Context()
+	log, err := catalog.OpenLog(ctx, r.store, catalog.LogOptions{})
+	require.NoError(r.t, err)
+	var needless, missing int
+	defer func() { r.t.Logf("%d objects that nobody needs, %d missing", needless, missing) }()
+	require.Eventually(r.t, func() bool {
+		needed := map[uint64]bool{}
+		var mu sync.Mutex
+		reach := snapshot.NewReach(r.store, xxh3.HashString)
+		head, err := log.Refresh(ctx)
+		require.NoError(r.t, err)
+		visit := func(s *catalog.State, history bool) {
+			for _, x := range s.Tables() {
+				require.NoError(r.t, reach.Visit(ctx, x.Metadata, history, func(h uint64) {
+					mu.Lock()
+					needed[h] = true
+					mu.Unlock()
+				}))
+			}
+		}
+		visit(head, true)
+		for _, k := range head.Epochs() {
+			s, err := log.Entry(ctx, k.Number)
+			require.NoError(r.t, err)
+			visit(s, false)
+		}
+		// Listed after, for what is published meanwhile is needed by nothing here.
+		keys, err := r.store.Keys(ctx, "", "", 0)
+		require.NoError(r.t, err)
+		needless, missing = 0, len(needed)
+		for _, k := range keys {
+			switch file := strings.Contains(k, "/data/") || strings.Contains(k, "/metadata/"); {
+			case needed[xxh3.HashString(k)]:
+				missing--
+			case file && !strings.HasSuffix(k, "/version-hint.text"):
+				needless++
+			}
+		}
+		require.Zero(r.t, missing, "of %d objects that kept epochs need", len(needed))
+		return needless < 100
+	}, time.Minute, time.Second)
 }
 
 // exportSnapshot makes a temporary slot beside firn's and exports its snapshot.

@@ -37,6 +37,7 @@ type Options struct {
 	FormatVersion func(lake.Ident) int
 	Append        func(wal.TableName) bool // tables of which only inserts and truncates are mirrored
 	Compaction    *compaction.Options      // nil: data files stay as they land
+	Grace         time.Duration            // before what no kept epoch needs is removed; 0: nothing is
 
 	Logger *slog.Logger
 	Fail   func(point string)
@@ -79,7 +80,17 @@ func Open(ctx context.Context, o Options) (*Engine, error) {
 
 // Connect is Open on a store and log that are open already.
 func Connect(ctx context.Context, o Options, store object.Store, log *catalog.Log) (_ *Engine, err error) {
+	// The store is proved while Postgres is asked.
+	proved := make(chan error, 1)
+	go func() {
+		if log.Head().CommitID != "" {
+			proved <- nil
+			return
+		}
+		proved <- object.Probe(ctx, store)
+	}()
 	src, err := slot.Open(ctx, slot.Options{URL: o.Postgres, Slot: o.Slot, Publication: o.Publication, Append: o.Append, Logger: o.Logger})
+	unproved := <-proved
 	if err != nil {
 		return nil, fmt.Errorf("connect to Postgres: %w", err)
 	}
@@ -88,10 +99,8 @@ func Connect(ctx context.Context, o Options, store object.Store, log *catalog.Lo
 			src.Close()
 		}
 	}()
-	if log.Head().CommitID == "" {
-		if err := object.Probe(ctx, store); err != nil {
-			return nil, fmt.Errorf("prove that the store at %s keeps its promises: %w", o.Warehouse, err)
-		}
+	if unproved != nil {
+		return nil, fmt.Errorf("prove that the store at %s keeps its promises: %w", o.Warehouse, unproved)
 	}
 	temp := filepath.Join(o.StateDir, "tmp")
 	if err := errors.Join(os.RemoveAll(temp), os.MkdirAll(temp, 0o700)); err != nil {
@@ -101,10 +110,12 @@ func Connect(ctx context.Context, o Options, store object.Store, log *catalog.Lo
 		Source: &Source{Source: src, SlotName: o.Slot, Patterns: o.Patterns, Parts: 8, Logger: o.Logger},
 		Store:  store, Log: log,
 	}
+	tables := NewTables(store, temp, o.Logger, o.FormatVersion)
+	sweeper := newSweeper(log, store, tables.pending, o.Grace)
 	e.Lake = lake.New(lake.Options{
 		Source:   e.Source,
 		Head:     &Head{Log: log, Warehouse: o.Name, Slot: o.Slot, Publication: o.Publication},
-		Tables:   NewTables(store, temp, o.Logger, o.FormatVersion),
+		Tables:   tables,
 		StateDir: o.StateDir, Freshness: o.Freshness, Poll: o.Poll, SpillBytes: o.SpillBytes, CatchUpRows: o.CatchUpRows,
 		AdvanceBytes: o.AdvanceBytes, AdvanceAfter: o.AdvanceAfter, Plan: planner(o.Compaction),
 		Logger: o.Logger, Fail: o.Fail,
@@ -113,7 +124,10 @@ func Connect(ctx context.Context, o Options, store object.Store, log *catalog.Lo
 			if n > 0 {
 				o.Logger.Info("removed what killed writers left half-written", "objects", n)
 			}
-			return err
+			if err != nil || o.Grace == 0 {
+				return err
+			}
+			return sweepForever(ctx, sweeper, &e.Lake.Counters().Removed, o.Logger)
 		},
 	})
 	return e, nil

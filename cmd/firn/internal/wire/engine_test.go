@@ -132,37 +132,43 @@ func (r *rig) head(e *wire.Engine) *lake.HeadState {
 // lake reads a table's live rows as sorted lines.
 func (r *rig) lake(e *wire.Engine, table string) []string {
 	r.t.Helper()
-	var out []string
 	for _, h := range r.head(e).Tables {
-		if h.Ident.String() != table {
-			continue
+		if h.Ident.String() == table {
+			return r.rowsOf(e, h.Ident, h.Metadata)
 		}
-		st, err := wire.NewTables(e.Store, r.t.TempDir(), r.o.Logger, r.o.FormatVersion).Open(r.t.Context(), h.Ident, h.Metadata)
-		require.NoError(r.t, err)
-		var ids []int
-		for _, f := range st.Schema().Fields() {
-			ids = append(ids, f.ID)
-		}
-		for _, f := range st.Files() {
-			err := st.Read(r.t.Context(), f.Path, ids, nil, func(first int64, rec arrow.RecordBatch) error {
-				for i := range int(rec.NumRows()) {
-					if f.Dead != nil && f.Dead.Contains(uint32(first)+uint32(i)) {
-						continue
-					}
-					var cells []string
-					for _, c := range rec.Columns() {
-						if c.IsNull(i) {
-							cells = append(cells, "NULL")
-						} else {
-							cells = append(cells, column.Render(c, i))
-						}
-					}
-					out = append(out, strings.Join(cells, "|"))
+	}
+	return nil
+}
+
+// rowsOf reads what a metadata file shows.
+func (r *rig) rowsOf(e *wire.Engine, id lake.Ident, metadata string) []string {
+	r.t.Helper()
+	st, err := wire.NewTables(e.Store, r.t.TempDir(), r.o.Logger, r.o.FormatVersion).Open(r.t.Context(), id, metadata)
+	require.NoError(r.t, err)
+	var ids []int
+	for _, f := range st.Schema().Fields() {
+		ids = append(ids, f.ID)
+	}
+	var out []string
+	for _, f := range st.Files() {
+		err := st.Read(r.t.Context(), f.Path, ids, nil, func(first int64, rec arrow.RecordBatch) error {
+			for i := range int(rec.NumRows()) {
+				if f.Dead != nil && f.Dead.Contains(uint32(first)+uint32(i)) {
+					continue
 				}
-				return nil
-			})
-			require.NoError(r.t, err)
-		}
+				var cells []string
+				for _, c := range rec.Columns() {
+					if c.IsNull(i) {
+						cells = append(cells, "NULL")
+					} else {
+						cells = append(cells, column.Render(c, i))
+					}
+				}
+				out = append(out, strings.Join(cells, "|"))
+			}
+			return nil
+		})
+		require.NoError(r.t, err)
 	}
 	sort.Strings(out)
 	return out

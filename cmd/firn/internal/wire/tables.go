@@ -23,16 +23,18 @@ type Tables struct {
 
 	uploads snapshot.Limiter
 	footers *snapshot.Footers
+	pending *snapshot.Pending
 }
 
-// NewTables shares upload slots and a footer cache among all tables.
+// NewTables shares upload slots, a footer cache and the list of what is not yet
+// published among all tables.
 func NewTables(store snapshot.Store, tempDir string, logger *slog.Logger, formatVersion func(lake.Ident) int) *Tables {
 	return &Tables{Store: store, TempDir: tempDir, Logger: logger, FormatVersion: formatVersion,
-		uploads: snapshot.NewLimiter(16), footers: snapshot.NewFooters(256)}
+		uploads: snapshot.NewLimiter(16), footers: snapshot.NewFooters(256), pending: snapshot.NewPending()}
 }
 
 func (t *Tables) options(id lake.Ident, location string) snapshot.Options {
-	return snapshot.Options{Store: t.Store, Ident: id, Location: location, Logger: t.Logger, TempDir: t.TempDir, Uploads: t.uploads, Footers: t.footers}
+	return snapshot.Options{Store: t.Store, Ident: id, Location: location, Logger: t.Logger, TempDir: t.TempDir, Uploads: t.uploads, Footers: t.footers, Pending: t.pending}
 }
 
 // Create makes a table whose folder no table has had before.

@@ -1,0 +1,197 @@
+package wire
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unique"
+
+	"github.com/zeebo/xxh3"
+	"golang.org/x/sync/errgroup"
+
+	"firn/catalog"
+	"firn/compaction"
+	"firn/lake/object"
+	"firn/lake/snapshot"
+)
+
+const (
+	// othersGrace is how old a file must be that somebody else may have put
+	// there, who may still be about to commit it.
+	othersGrace = 24 * time.Hour
+	listPage    = 1000
+	visits      = 8 // tables looked through at a time
+)
+
+// warehouse is the lake's place as compaction's sweeper sees it.
+type warehouse struct {
+	log     *catalog.Log
+	store   object.Store
+	reach   *snapshot.Reach
+	pending *snapshot.Pending
+	kept    map[uint64]*named // by entry, those that were kept at the last look
+	folders map[string]bool   // of mirrored tables
+}
+
+// named is what an entry of the log names. Most entries name the same files.
+type named struct {
+	tables, views []unique.Handle[string] // metadata URIs
+	folders       []unique.Handle[string] // keys of mirrored tables' folders
+}
+
+func (w *warehouse) namedBy(s *catalog.State) *named {
+	n := &named{}
+	for _, t := range s.Tables() {
+		if key, ok := w.store.Key(strings.TrimRight(t.Location, "/")); ok && t.Mirror != nil {
+			n.folders = append(n.folders, unique.Make(key))
+		}
+		if t.Metadata != "" {
+			n.tables = append(n.tables, unique.Make(t.Metadata))
+		}
+	}
+	for _, v := range s.Views() {
+		n.views = append(n.views, unique.Make(v.Metadata))
+	}
+	return n
+}
+
+// newSweeper keeps a warehouse free of what no kept epoch needs.
+func newSweeper(log *catalog.Log, store object.Store, pending *snapshot.Pending, grace time.Duration) *compaction.Sweeper {
+	w := &warehouse{log: log, store: store, pending: pending, reach: snapshot.NewReach(store, xxh3.HashString)}
+	return &compaction.Sweeper{Warehouse: w, Grace: grace, OthersGrace: max(grace, othersGrace)}
+}
+
+// sweepForever removes again and again, until ctx ends.
+func sweepForever(ctx context.Context, s *compaction.Sweeper, removed *atomic.Int64, log *slog.Logger) error {
+	for {
+		select {
+		case <-time.After(s.Grace / 2):
+		case <-ctx.Done():
+			return nil
+		}
+		began := time.Now()
+		swept, err := s.Sweep(ctx)
+		removed.Add(int64(swept.Removed))
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, catalog.ErrFenced):
+			return err
+		case err != nil:
+			log.Warn("nothing more is removed until the next look", "after", s.Grace/2, "removed", swept.Removed, "err", err)
+		case swept.Removed > 0:
+			log.Info("removed what no kept epoch needs", "objects", swept.Removed, "bytes", swept.RemovedBytes, "kept", swept.Needed,
+				"waiting", swept.Waiting, "took", time.Since(began).Round(time.Millisecond))
+		}
+	}
+}
+
+func (w *warehouse) Hash(key string) uint64 { return xxh3.HashString(key) }
+
+// Needed visits the head with its history, the kept epochs, and what is pending.
+func (w *warehouse) Needed(ctx context.Context, fn func(hash uint64)) error {
+	// Pending first: what leaves it meanwhile is in the head.
+	for _, key := range w.pending.Keys() {
+		fn(w.Hash(key))
+	}
+	head, err := w.log.Refresh(ctx)
+	if err != nil {
+		return err
+	}
+	kept, err := w.keptBy(ctx, head)
+	if err != nil {
+		return err
+	}
+	w.kept, w.folders = kept, map[string]bool{}
+	w.reach.Round()
+	var mu sync.Mutex
+	locked := func(h uint64) {
+		mu.Lock()
+		fn(h)
+		mu.Unlock()
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(visits)
+	seen := map[unique.Handle[string]]bool{}
+	visit := func(n *named, history bool) {
+		for _, f := range n.folders {
+			w.folders[f.Value()] = true
+		}
+		for _, uri := range n.tables {
+			if !seen[uri] {
+				seen[uri] = true
+				g.Go(func() error { return w.reach.Visit(gctx, uri.Value(), history, locked) })
+			}
+		}
+		for _, uri := range n.views {
+			if key, ok := w.store.Key(uri.Value()); ok {
+				locked(w.Hash(key))
+			}
+		}
+	}
+	visit(w.namedBy(head), true) // before the others: they need less of a file
+	for _, n := range kept {
+		visit(n, false)
+	}
+	return g.Wait()
+}
+
+// keptBy reads the entries of the kept epochs, tagged ones included, that were
+// not read at the last look.
+func (w *warehouse) keptBy(ctx context.Context, head *catalog.State) (map[uint64]*named, error) {
+	numbers := map[uint64]bool{}
+	for _, k := range head.Epochs() {
+		numbers[k.Number] = true
+	}
+	for _, t := range head.Tags() {
+		numbers[t.Number] = true
+	}
+	out := make(map[uint64]*named, len(numbers))
+	for n := range numbers {
+		if out[n] = w.kept[n]; out[n] != nil {
+			continue
+		}
+		s, err := w.log.Entry(ctx, n)
+		if errors.Is(err, fs.ErrNotExist) {
+			delete(out, n) // nobody can ask for it
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		out[n] = w.namedBy(s)
+	}
+	return out, nil
+}
+
+func (w *warehouse) Ours(key string) bool {
+	for _, part := range []string{"/data/", "/metadata/"} {
+		if folder, _, ok := strings.Cut(key, part); ok && w.folders[folder] {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *warehouse) List(ctx context.Context, after string) ([]compaction.Object, error) {
+	infos, err := w.store.List(ctx, "", after, listPage)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]compaction.Object, len(infos))
+	for i, o := range infos {
+		out[i] = compaction.Object{Key: o.Key, Size: o.Size, Modified: o.Modified}
+	}
+	return out, nil
+}
+
+func (w *warehouse) Now(ctx context.Context) (time.Time, error) { return w.store.Now(ctx) }
+func (w *warehouse) Check(ctx context.Context) error            { return w.log.Owned(ctx) }
+func (w *warehouse) Delete(ctx context.Context, keys ...string) error {
+	return w.store.Delete(ctx, keys...)
+}
