@@ -31,6 +31,9 @@ func ParseMoment(s string) (Moment, error) {
 		return Moment{LSN: lsn}, nil
 	}
 	if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
+		if t.IsZero() {
+			return Moment{}, fmt.Errorf("parse moment: %s is before every lake", s)
+		}
 		return Moment{Time: t}, nil
 	}
 	return Moment{Tag: s}, nil

@@ -74,12 +74,16 @@ func shapeChanged(base, next table.Metadata) string {
 	return ""
 }
 
+// gcEnabled tells engines whether they may remove files of a table. Of a mirrored
+// one they may not: they don't see what older epochs need.
+const gcEnabled = "gc.enabled"
+
 // checkProperties keeps firn's own properties out of others' reach.
 func checkProperties(id Ident, base, next table.Metadata) error {
 	was, is := base.Properties(), next.Properties()
 	for _, props := range []map[string]string{was, is} {
 		for k := range maps.Keys(props) {
-			if strings.HasPrefix(k, "firn.") && was[k] != is[k] {
+			if (strings.HasPrefix(k, "firn.") || k == gcEnabled) && was[k] != is[k] {
 				return forbidden("%s mirrors a Postgres table: its property %s is firn's own", id, k)
 			}
 		}
@@ -91,7 +95,7 @@ func checkProperties(id Ident, base, next table.Metadata) error {
 func checkTags(st *State, id Ident, base, next table.Metadata) error {
 	refs := maps.Collect(next.Refs())
 	for name, ref := range base.Refs() {
-		if _, ours := st.Tag(name); !ours {
+		if _, ours := st.Tag(name); !ours || ref.SnapshotRefType != table.TagRef {
 			continue
 		}
 		if now, ok := refs[name]; !ok || now.SnapshotID != ref.SnapshotID {

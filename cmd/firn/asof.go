@@ -33,10 +33,11 @@ type viewTable struct {
 func asofCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "asof MOMENT [TABLE]…",
-		Short: "Tell every table's snapshot at an LSN or a time",
+		Short: "Tell every table's snapshot at an LSN, a time or a tag",
 		Long: `Tells which snapshot of each table shows Postgres as it stood at a moment: an
-LSN (16/B374D848), a time (RFC 3339, Postgres' commit time) or latest. All
-tables are of one epoch, the newest kept one that is not after the moment.`,
+LSN (16/B374D848), a time (RFC 3339, Postgres' commit time), a tag (firn tag) or
+latest. All tables are of one epoch, the newest kept one that is not after the
+moment.`,
 		Example: `  firn asof 2026-11-23T02:00:00Z --warehouse ./lake
   firn asof 16/B374D848 public.orders --warehouse ./lake --json`,
 		Args: cobra.MinimumNArgs(1),
@@ -55,7 +56,7 @@ tables are of one epoch, the newest kept one that is not after the moment.`,
 		s, err := w.log.AsOf(cmd.Context(), m)
 		switch {
 		case m.Tag != "" && errors.Is(err, catalog.ErrNotKept):
-			return &usageError{text: fmt.Sprintf("%s is no moment: want an LSN such as 16/B374D848, a time such as 2026-11-23T02:00:00Z, or latest", args[0])}
+			return &usageError{text: fmt.Sprintf("%s is no moment, and there is no such tag: want an LSN such as 16/B374D848, a time such as 2026-11-23T02:00:00Z, a tag (firn tag lists them) or latest", args[0])}
 		case err != nil:
 			return fmt.Errorf("find the lake as of %s: %w", args[0], err)
 		}

@@ -30,14 +30,16 @@ func tagCommand(a *app) *cobra.Command {
 		Use:   "tag [NAME]",
 		Short: "Keep an epoch by name, for as long as the name is there",
 		Long: `Names the newest kept epoch at or before a moment: all tables as Postgres stood
-at one commit. Old epochs are thinned out by age; a named one stays until its
-tag is deleted. A tag never moves. Without NAME, all tags are listed.
+at one commit. Old epochs are thinned out by age (after an hour one an hour is
+left, after two days one a day), so tag a moment that matters soon after it; a
+named epoch stays until its tag is deleted. A tag never moves. Without NAME, all
+tags are listed.
 
 Readers attach a tagged epoch, read-only, as warehouse "shop@NAME". A moment is
 an LSN (16/B374D848), a time (RFC 3339, Postgres' commit time), another tag, or
 latest. It works beside a running firn, and without one.`,
 		Example: `  firn tag before-upgrade --warehouse ./lake
-  firn tag quarter-end --at 2026-09-30T23:59:59Z --warehouse s3://lake/shop
+  firn tag close-of-day --at 2026-11-23T22:00:00Z --warehouse s3://lake/shop
   firn tag --json --warehouse ./lake
   firn tag before-upgrade --delete --warehouse ./lake`,
 		Args: cobra.MaximumNArgs(1),
@@ -97,6 +99,10 @@ func (a *app) tag(ctx context.Context, w *warehouse, name string, m catalog.Mome
 		return a.printJSON(x)
 	}
 	fmt.Fprintf(a.out, "%s is epoch %d at %s, committed %s; readers attach it as warehouse %q\n", name, x.Epoch, x.LSN, moment(x.Time), x.Warehouse)
+	if !m.Time.IsZero() && m.Time.Sub(x.Time) > time.Minute {
+		fmt.Fprintf(a.out, "note: that is the newest kept epoch before %s, %s earlier; what came in between is not in it\n",
+			moment(m.Time), m.Time.Sub(x.Time).Round(time.Second))
+	}
 	return nil
 }
 

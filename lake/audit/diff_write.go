@@ -207,6 +207,9 @@ func clip(s string) string {
 // Iceberg's changelog views.
 const changeColumn = "_change_type"
 
+// groupBytesMax bounds a row group of WriteParquet's file before it is encoded.
+const groupBytesMax = 64 << 20
+
 // WriteParquet writes the differences as one Parquet file: the table's columns
 // after _change_type, which is INSERT, DELETE, UPDATE_BEFORE or UPDATE_AFTER.
 // The two rows of an update have the same key; the second need not follow the
@@ -223,6 +226,7 @@ func (d *Diff) WriteParquet(ctx context.Context, out io.Writer) (Counts, error) 
 	if err != nil {
 		return Counts{}, fmt.Errorf("write differences: %w", err)
 	}
+	var group int64 // bytes in the open row group, as they are in memory
 	write := func(kind string, rec arrow.RecordBatch) error {
 		if rec == nil {
 			return nil
@@ -236,6 +240,13 @@ func (d *Diff) WriteParquet(ctx context.Context, out io.Writer) (Counts, error) 
 		defer kinds.Release()
 		all := array.NewRecordBatch(schema, append([]arrow.Array{kinds}, rec.Columns()...), rec.NumRows())
 		defer all.Release()
+		// A row group is in memory until it ends.
+		if group += sizeOf(all); group > groupBytesMax {
+			group = sizeOf(all)
+			if err := w.NewBufferedRowGroupChecked(); err != nil {
+				return err
+			}
+		}
 		return w.WriteBuffered(all)
 	}
 	counts, err := d.Rows(ctx, func(c Changes) error {
