@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -95,7 +96,8 @@ func writerProperties(sc *arrow.Schema, rowGroupRows int64, columns []traits) (*
 // flat is a column of strings or binaries.
 type flat interface {
 	arrow.Array
-	ValueBytes() []byte
+	ValueBytes() []byte // of all
+	ValueLen(i int) int
 }
 
 // meanWidth is the mean size of a column's values in bytes; 0 for those of fixed
@@ -121,8 +123,8 @@ func meanWidth(a arrow.Array) int64 {
 	return 0
 }
 
-// sample is the first bytes of a column's values, as they will be encoded; none
-// where they will be another way.
+// sample is the first of a column's values as PLAIN has them, where they may be
+// without matches as a whole: in whole numbers that grow zstd finds much.
 func sample(a arrow.Array) []byte {
 	if e, ok := a.(array.ExtensionArray); ok {
 		a = e.Storage()
@@ -130,13 +132,15 @@ func sample(a arrow.Array) []byte {
 	var b []byte
 	switch t := a.DataType().(type) {
 	case *arrow.StringType, *arrow.BinaryType:
-		b = a.(flat).ValueBytes()
-	case *arrow.Decimal128Type:
-	case arrow.FixedWidthDataType:
-		if width := t.BitWidth() / 8; width > 0 {
-			data := a.Data()
-			b = data.Buffers()[1].Bytes()[data.Offset()*width : (data.Offset()+data.Len())*width]
+		f, rest := a.(flat), a.(flat).ValueBytes()
+		for i := 0; i < f.Len() && len(b) < literalSample; i++ {
+			n := f.ValueLen(i)
+			b = append(binary.LittleEndian.AppendUint32(b, uint32(n)), rest[:n]...)
+			rest = rest[n:]
 		}
+	case *arrow.Float64Type, *arrow.Float32Type, *arrow.FixedSizeBinaryType:
+		width, data := t.(arrow.FixedWidthDataType).BitWidth()/8, a.Data()
+		b = data.Buffers()[1].Bytes()[data.Offset()*width : (data.Offset()+data.Len())*width]
 	}
 	return b[:min(len(b), literalSample)]
 }
