@@ -48,6 +48,7 @@ type Footprint struct {
 	DataFiles, DeleteFiles int
 	Bytes                  int64
 	SnapshotID             int64
+	FormatVersion          int
 }
 
 // NewFile is a data file that has been encoded and may already be on the

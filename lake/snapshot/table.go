@@ -123,7 +123,7 @@ func (t *Table) Metadata() string { return t.metaURI }
 func (t *Table) Footprint() lake.Footprint {
 	return lake.Footprint{
 		DataFiles: int(t.total.dataFiles), DeleteFiles: int(t.total.deleteFiles),
-		Bytes: t.total.bytes, SnapshotID: t.meta.current,
+		Bytes: t.total.bytes, SnapshotID: t.meta.current, FormatVersion: t.meta.formatVersion,
 	}
 }
 
