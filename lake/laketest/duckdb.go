@@ -49,7 +49,15 @@ func StartDuckDB(ctx context.Context) (*DuckDBEngine, error) {
 		w.stop()
 		return nil, fmt.Errorf("load DuckDB's extensions: %w", err)
 	}
-	return &DuckDBEngine{w}, nil
+	d := &DuckDBEngine{w}
+	// Its cache of remote and local files gives one deletion vector of a Puffin
+	// file for another (1.5.5; with the cache off 0 of 50 snapshots differ where 17
+	// did), so README tells users of v3 tables to do the same.
+	if _, err := d.Try(ctx, "SET enable_external_file_cache = false"); err != nil {
+		w.stop()
+		return nil, fmt.Errorf("turn DuckDB's file cache off: %w", err)
+	}
+	return d, nil
 }
 
 // Stop ends a DuckDB of StartDuckDB.

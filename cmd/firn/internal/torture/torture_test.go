@@ -113,6 +113,7 @@ table_settings:
 func (r *rig) killAtEachPoint() (kills int) {
 	first := []string{"before-slot", "after-slot", "in-load", "before-load-join"}
 	const rare = "after-look" // every ten seconds
+	ofRewrites := []string{"in-rewrite", "after-rewrite", "after-install", "in-relocate"}
 	later := slices.DeleteFunc(slices.Clone(lake.FailPoints), func(p string) bool { return p == rare || slices.Contains(first, p) })
 	for _, p := range first {
 		r.firn.start(p)
@@ -125,7 +126,11 @@ func (r *rig) killAtEachPoint() (kills int) {
 	kills++
 	points := []string{rare}
 	for i, p := range slices.Concat(later, later, later) {
-		points = append(points, fmt.Sprintf("%s:%d", p, 1+i*3%7))
+		times := 1 + i*3%7
+		if slices.Contains(ofRewrites, p) { // every few seconds
+			times = 1 + i%2
+		}
+		points = append(points, fmt.Sprintf("%s:%d", p, times))
 	}
 	for _, p := range points {
 		r.firn.start(p)
