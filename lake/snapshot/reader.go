@@ -58,7 +58,14 @@ type column struct {
 	typ    arrow.DataType // as given out
 }
 
-func (t *Table) read(ctx context.Context, m *metadata, path string, size int64, fields []int, positions []uint32, fn func(int64, arrow.RecordBatch) error) error {
+func (t *Table) read(ctx context.Context, m *metadata, path string, size int64, fields []int, positions []uint32, fn func(int64, arrow.RecordBatch) error) (err error) {
+	// The Parquet library panics at some damage: a page whose header says it is of
+	// another kind, say.
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("the file is damaged, or its reader at fault: %v", r)
+		}
+	}()
 	p, err := t.open(ctx, path, size)
 	if err != nil {
 		return err
