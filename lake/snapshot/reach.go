@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"sync"
 
 	"github.com/apache/iceberg-go"
@@ -47,8 +45,8 @@ func (r *Reach) Round() {
 	r.last, r.now = r.now, map[string]*reached{}
 }
 
-// once returns what is known of a file, learned by read if it is not yet.
-func (r *Reach) once(name string, read func(*reached) error) (*reached, error) {
+// learn returns what is known of a file, read if it is not yet.
+func (r *Reach) learn(name string, read func(*reached) error) (*reached, error) {
 	r.mu.Lock()
 	x := r.now[name]
 	if x == nil {
@@ -64,9 +62,10 @@ func (r *Reach) once(name string, read func(*reached) error) (*reached, error) {
 
 // Visit calls fn with the hash of the key of each object that a table's metadata
 // file needs, its own included: of the current snapshot, or with history of all
-// that it lists. What lies outside the warehouse is left out, and so is what is
-// not there any more with all that it named: nobody finds the way to it. fn may
-// be called from several goroutines, and more than once for an object.
+// that it lists. What lies outside the warehouse is left out. A file that is not
+// there is an error as any other: what it named is then not known, and must not
+// be taken for what nobody needs. fn may be called from several goroutines, and
+// more than once for an object.
 func (r *Reach) Visit(ctx context.Context, metadataURI string, history bool, fn func(hash uint64)) error {
 	if err := r.visit(ctx, metadataURI, history, fn); err != nil {
 		return fmt.Errorf("find what %s needs: %w", metadataURI, err)
@@ -79,18 +78,18 @@ func (r *Reach) visit(ctx context.Context, metadataURI string, history bool, fn 
 	if history {
 		name += " with history"
 	}
-	m, err := r.once(name, func(x *reached) error { return r.readMetadata(ctx, x, metadataURI, history) })
+	m, err := r.learn(name, func(x *reached) error { return r.readMetadata(ctx, x, metadataURI, history) })
 	if err != nil {
-		return gone(err)
+		return err
 	}
 	r.give(m, fn)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(loadsAtOnce)
 	for _, uri := range m.lists {
 		g.Go(func() error {
-			l, err := r.once(uri, func(x *reached) error { return r.readList(ctx, x, uri) })
+			l, err := r.learn(uri, func(x *reached) error { return r.readList(ctx, x, uri) })
 			if err != nil {
-				return gone(err)
+				return err
 			}
 			r.give(l, fn)
 			r.mu.Lock()
@@ -111,14 +110,6 @@ func (r *Reach) give(x *reached, fn func(uint64)) {
 	for _, h := range x.files {
 		fn(h)
 	}
-}
-
-// gone takes the absence of a file for no error.
-func gone(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
 }
 
 // add notes a file, if it lies in the warehouse.
@@ -186,8 +177,8 @@ func (r *Reach) readList(ctx context.Context, x *reached, uri string) error {
 		return fmt.Errorf("read %s: %w", uri, err)
 	}
 	for _, m := range manifests {
-		part, err := r.once(m.FilePath(), func(x *reached) error { return r.readManifest(ctx, x, m) })
-		if err = gone(err); err != nil {
+		part, err := r.learn(m.FilePath(), func(x *reached) error { return r.readManifest(ctx, x, m) })
+		if err != nil {
 			return err
 		}
 		x.parts = append(x.parts, part)

@@ -163,6 +163,9 @@ func (c *Config) NeedListen() error {
 
 // Check checks the settings that hold for every command.
 func (c *Config) Check() error {
+	if c.Grace != 0 && c.Grace < Duration(time.Second) {
+		return bad("grace %s: want 0s, which keeps everything, or at least 1s (an hour is the default)", c.Grace)
+	}
 	if c.Freshness < Duration(10*time.Millisecond) || c.Freshness > Duration(24*time.Hour) {
 		return bad("--freshness %s: want between 10ms and 24h", c.Freshness)
 	}

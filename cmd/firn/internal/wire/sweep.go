@@ -3,7 +3,6 @@ package wire
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"log/slog"
 	"strings"
 	"sync"
@@ -157,10 +156,6 @@ func (w *warehouse) keptBy(ctx context.Context, head *catalog.State) (map[uint64
 			continue
 		}
 		s, err := w.log.Entry(ctx, n)
-		if errors.Is(err, fs.ErrNotExist) {
-			delete(out, n) // nobody can ask for it
-			continue
-		}
 		if err != nil {
 			return nil, err
 		}
