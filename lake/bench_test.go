@@ -123,7 +123,7 @@ func benchEpoch(tb testing.TB, t *Table, no uint64) {
 	s, err := t.seal(tb.Context())
 	require.NoError(tb, err)
 	require.NoError(tb, s.build(tb.Context(), Stamp{Epoch: no, CommitTime: time.Unix(0, 0)}))
-	require.NoError(tb, t.published(s, no))
+	require.NoError(tb, t.published(s, no, time.Unix(0, 0)))
 }
 
 // BenchmarkCopy is a row of a COPY on its way into a batch, its key into the index.

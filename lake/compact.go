@@ -73,19 +73,19 @@ func (s *session) compact() {
 	var best RewritePlan
 	var of *member
 	for _, m := range s.sorted() {
-		if m.table == nil || m.state != Streaming || m.unseen || time.Now().Before(m.rewriteAt) {
+		if m.table == nil || m.state != Streaming || m.unseen || s.o.Now().Before(m.rewriteAt) {
 			continue
 		}
 		now := m.table.store.Footprint()
 		// v3 tables are let be until the torture has run with rewrites of them:
 		// when it did, it met DuckDB's fault (see README) and proved nothing.
-		if now.FormatVersion > 2 || now.SnapshotID == m.tidy && time.Since(m.tidyAt) < youngFor {
+		if now.FormatVersion > 2 || now.SnapshotID == m.tidy && s.o.Now().Sub(m.tidyAt) < youngFor {
 			continue
 		}
-		files, all := m.table.rewritable()
+		files, all := m.table.rewritable(s.o.Now())
 		plans := s.o.Plan(files)
 		if len(plans) == 0 && all {
-			m.tidy, m.tidyAt = now.SnapshotID, time.Now()
+			m.tidy, m.tidyAt = now.SnapshotID, s.o.Now()
 		}
 		for _, p := range plans {
 			// One long one at a time.
@@ -105,7 +105,7 @@ func (s *session) compact() {
 
 // rewritable lists the published files that no rewrite is at work on; all says
 // that these are all.
-func (t *Table) rewritable() (files []LiveFile, all bool) {
+func (t *Table) rewritable(now time.Time) (files []LiveFile, all bool) {
 	byPath := make(map[string]*dataFile, len(t.files))
 	for _, f := range t.files {
 		byPath[f.path] = f
@@ -117,7 +117,7 @@ func (t *Table) rewritable() (files []LiveFile, all bool) {
 			all = false
 			continue
 		}
-		l := LiveFile{Path: f.Path, Bytes: f.Bytes, Rows: f.Rows, Young: time.Since(d.born) < youngFor}
+		l := LiveFile{Path: f.Path, Bytes: f.Bytes, Rows: f.Rows, Young: now.Sub(d.born) < youngFor}
 		if d.dead != nil {
 			l.Dead = int64(d.dead.GetCardinality())
 		}
@@ -175,7 +175,7 @@ func (s *session) rewriteDone(r rewriteResult) {
 		}
 		wait := min(rewriteRetry<<min(r.member.rewriteFails, 10), rewriteRetryMax)
 		r.member.rewriteFails++
-		r.member.rewriteAt = time.Now().Add(wait)
+		r.member.rewriteAt = s.o.Now().Add(wait)
 		s.counters.Errors.Add(1)
 		level := s.log.Warn
 		if errors.Is(r.err, ErrRowsChanged) {
@@ -185,7 +185,7 @@ func (s *session) rewriteDone(r rewriteResult) {
 		return
 	}
 	r.member.rewriteFails = 0
-	if !r.table.install(r.inputs, r.out) {
+	if !r.table.install(r.inputs, r.out, s.o.Now()) {
 		return
 	}
 	if s.dirtyAt.IsZero() {
@@ -211,7 +211,7 @@ type moved struct {
 // install puts a rewrite's output in the place of its inputs. Rows that have died
 // since it began are dead in the output, and so are all of an input that is gone
 // (PROTOCOL §21). false: nothing of the inputs is left to be replaced.
-func (t *Table) install(inputs []*dataFile, r *Rewritten) bool {
+func (t *Table) install(inputs []*dataFile, r *Rewritten, now time.Time) bool {
 	if !slices.ContainsFunc(inputs, func(f *dataFile) bool { return t.files[f.no] == f }) {
 		return false
 	}
@@ -223,7 +223,7 @@ func (t *Table) install(inputs []*dataFile, r *Rewritten) bool {
 	var out *dataFile
 	dead := roaring.New()
 	if r.Output != nil {
-		out = &dataFile{no: t.nextFile(), path: r.Output.Path, rows: uint32(r.Output.Rows), born: time.Now(), partial: t.index != nil}
+		out = &dataFile{no: t.nextFile(), path: r.Output.Path, rows: uint32(r.Output.Rows), born: now, partial: t.index != nil}
 	}
 	var origins []origin
 	for i, f := range inputs {

@@ -247,7 +247,7 @@ func (s *session) finishCommit(err error) error {
 	began := time.Now()
 	for _, t := range e.tables {
 		s.o.Fail("in-merge")
-		if err := t.table.published(t, e.stamp.Epoch); err != nil {
+		if err := t.table.published(t, e.stamp.Epoch, s.o.Now()); err != nil {
 			return err
 		}
 		if t.fresh != nil {

@@ -56,6 +56,10 @@ type Options struct {
 	// only the running owner may delete. Its error is logged.
 	Claimed func(ctx context.Context) error
 
+	// Now is the clock that data files age by, which tells a planner of rewrites
+	// the young ones; for simulations.
+	Now func() time.Time // time.Now
+
 	Logger *slog.Logger
 	// Fail is called at named points, for tests that kill the process there.
 	Fail func(point string)
@@ -82,6 +86,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.LoadWorkers == 0 {
 		o.LoadWorkers = 2
+	}
+	if o.Now == nil {
+		o.Now = time.Now
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

@@ -145,15 +145,16 @@ func (s *sealed) build(ctx context.Context, stamp Stamp) error {
 }
 
 // published makes the sealed epoch the table's base: the store adopts the
-// snapshot, and the index moves what the epoch's overlay holds to its places.
-func (t *Table) published(s *sealed, epoch uint64) error {
+// snapshot, and the index moves what the epoch's overlay holds to its places. now
+// is when its files landed.
+func (t *Table) published(s *sealed, epoch uint64, now time.Time) error {
 	t.store.Adopt(s.next)
 	if t.abandoned {
 		release(s.held)
 		return nil
 	}
 	for _, f := range s.epoch.added {
-		f.enc, f.born = nil, time.Now()
+		f.enc, f.born = nil, now
 		if f.rows == 0 || f.dead != nil && f.dead.GetCardinality() == uint64(f.rows) {
 			delete(t.files, f.no)
 		}

@@ -39,6 +39,7 @@ type Options struct {
 	Compaction    *compaction.Options      // nil: data files stay as they land
 	Grace         time.Duration            // before what no kept epoch needs is removed; 0: nothing is
 
+	Now    func() time.Time // see lake.Options
 	Logger *slog.Logger
 	Fail   func(point string)
 }
@@ -79,7 +80,7 @@ func Open(ctx context.Context, o Options) (*Engine, error) {
 }
 
 // Connect is Open on a store and log that are open already.
-func Connect(ctx context.Context, o Options, store object.Store, log *catalog.Log) (_ *Engine, err error) {
+func Connect(ctx context.Context, o Options, store object.Store, log *catalog.Log) (e *Engine, err error) {
 	// The store is proved while Postgres is asked.
 	proved := make(chan error, 1)
 	go func() {
@@ -102,23 +103,31 @@ func Connect(ctx context.Context, o Options, store object.Store, log *catalog.Lo
 	if unproved != nil {
 		return nil, fmt.Errorf("prove that the store at %s keeps its promises: %w", o.Warehouse, unproved)
 	}
+	source := &Source{Source: src, SlotName: o.Slot, Patterns: o.Patterns, Parts: 8, Logger: o.Logger}
+	if e, err = Mirror(o, source, store, log); err != nil {
+		return nil, err
+	}
+	e.Source = source
+	return e, nil
+}
+
+// Mirror is Connect for any source, whose Engine has no Source of its own: what o
+// says of Postgres is not looked at.
+func Mirror(o Options, source lake.Source, store object.Store, log *catalog.Log) (*Engine, error) {
 	temp := filepath.Join(o.StateDir, "tmp")
 	if err := errors.Join(os.RemoveAll(temp), os.MkdirAll(temp, 0o700)); err != nil {
 		return nil, fmt.Errorf("make state folder: %w", err)
 	}
-	e := &Engine{
-		Source: &Source{Source: src, SlotName: o.Slot, Patterns: o.Patterns, Parts: 8, Logger: o.Logger},
-		Store:  store, Log: log,
-	}
+	e := &Engine{Store: store, Log: log}
 	tables := NewTables(store, temp, o.Logger, o.FormatVersion)
 	sweeper := newSweeper(log, store, tables.pending, o.Grace)
 	e.Lake = lake.New(lake.Options{
-		Source:   e.Source,
+		Source:   source,
 		Head:     &Head{Log: log, Warehouse: o.Name, Slot: o.Slot, Publication: o.Publication},
 		Tables:   tables,
 		StateDir: o.StateDir, Freshness: o.Freshness, Poll: o.Poll, SpillBytes: o.SpillBytes, CatchUpRows: o.CatchUpRows,
 		AdvanceBytes: o.AdvanceBytes, AdvanceAfter: o.AdvanceAfter, Plan: planner(o.Compaction),
-		Logger: o.Logger, Fail: o.Fail,
+		Now: o.Now, Logger: o.Logger, Fail: o.Fail,
 		Claimed: func(ctx context.Context) error {
 			n, err := object.RemoveLeftovers(ctx, store, leftoverAge)
 			if n > 0 {
