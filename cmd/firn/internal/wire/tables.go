@@ -20,6 +20,8 @@ type Tables struct {
 	Logger  *slog.Logger
 	// FormatVersion chooses 2 or 3 for a new table.
 	FormatVersion func(lake.Ident) int
+	// History tells what the lake keeps; nil: the newest snapshots of each table.
+	History func() *snapshot.History
 
 	uploads snapshot.Limiter
 	footers *snapshot.Footers
@@ -34,7 +36,7 @@ func NewTables(store snapshot.Store, tempDir string, logger *slog.Logger, format
 }
 
 func (t *Tables) options(id lake.Ident, location string) snapshot.Options {
-	return snapshot.Options{Store: t.Store, Ident: id, Location: location, Logger: t.Logger, TempDir: t.TempDir, Uploads: t.uploads, Footers: t.footers, Pending: t.pending}
+	return snapshot.Options{Store: t.Store, Ident: id, Location: location, Logger: t.Logger, TempDir: t.TempDir, Uploads: t.uploads, Footers: t.footers, Pending: t.pending, History: t.History}
 }
 
 // Create makes a table whose folder no table has had before.
