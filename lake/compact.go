@@ -23,14 +23,6 @@ type LiveFile struct {
 	Young bool // it landed a short while ago
 }
 
-// RewritePlan is a rewrite that would do a table good.
-type RewritePlan struct {
-	Inputs  []string
-	Bytes   int64   // of the inputs
-	Urgency float64 // compares the plans of all tables
-	Reason  string  // for people
-}
-
 const (
 	// youngFor is how long a file counts as one that landed a short while ago.
 	youngFor = 10 * time.Minute
@@ -54,7 +46,9 @@ type rewrite struct {
 	member *member
 	table  *Table
 	inputs []*dataFile
+	bytes  int64 // of the inputs
 	small  bool
+	asked  bool // by somebody
 	reason string
 	began  time.Time
 }
@@ -63,44 +57,6 @@ type rewriteResult struct {
 	*rewrite
 	out *Rewritten
 	err error
-}
-
-// compact begins a rewrite if there is room for one and a table would gain by it.
-func (s *session) compact() {
-	if s.o.Plan == nil || s.stopping || len(s.rewrites) >= rewritesMax {
-		return
-	}
-	var best RewritePlan
-	var of *member
-	for _, m := range s.sorted() {
-		if m.table == nil || m.state != Streaming || m.unseen || s.o.Now().Before(m.rewriteAt) {
-			continue
-		}
-		now := m.table.store.Footprint()
-		// v3 tables are let be until the torture has run with rewrites of them:
-		// when it did, it met DuckDB's fault (see README) and proved nothing.
-		if now.FormatVersion > 2 || now.SnapshotID == m.tidy && s.o.Now().Sub(m.tidyAt) < youngFor {
-			continue
-		}
-		files, all := m.table.rewritable(s.o.Now())
-		plans := s.o.Plan(files)
-		if len(plans) == 0 && all {
-			m.tidy, m.tidyAt = now.SnapshotID, s.o.Now()
-		}
-		for _, p := range plans {
-			// One long one at a time.
-			if p.Bytes > smallRewrite && slices.ContainsFunc(s.rewrites, func(r *rewrite) bool { return !r.small }) {
-				continue
-			}
-			if of == nil || p.Urgency > best.Urgency {
-				best, of = p, m
-			}
-			break
-		}
-	}
-	if of != nil {
-		s.rewrite(of, best)
-	}
 }
 
 // rewritable lists the published files that no rewrite is at work on; all says
@@ -128,7 +84,11 @@ func (t *Table) rewritable(now time.Time) (files []LiveFile, all bool) {
 
 // rewrite begins what was planned. The rows that are dead now are left out.
 func (s *session) rewrite(m *member, p RewritePlan) {
-	r := &rewrite{member: m, table: m.table, small: p.Bytes <= smallRewrite, reason: p.Reason, began: time.Now()}
+	r := &rewrite{member: m, table: m.table, bytes: p.Bytes, small: p.Bytes <= smallRewrite, asked: p.asked, reason: p.Reason, began: time.Now()}
+	m.plannedOf = 0 // the plan is not for the files that are left
+	if p.asked {
+		m.asked = m.asked[1:]
+	}
 	var inputs []RewriteInput
 	for _, f := range m.table.files {
 		if slices.Contains(p.Inputs, f.path) {
@@ -166,6 +126,7 @@ func (s *session) rewriteDone(r rewriteResult) {
 	for _, f := range r.inputs {
 		f.rewriting = false
 	}
+	r.member.plannedOf = 0
 	if r.member.table != r.table || r.table.abandoned {
 		return // what it rewrote is not followed any more
 	}
@@ -175,6 +136,9 @@ func (s *session) rewriteDone(r rewriteResult) {
 		}
 		wait := min(rewriteRetry<<min(r.member.rewriteFails, 10), rewriteRetryMax)
 		r.member.rewriteFails++
+		if r.asked {
+			r.member.asked, r.member.askedErr = nil, r.err
+		}
 		r.member.rewriteAt = s.o.Now().Add(wait)
 		s.counters.Errors.Add(1)
 		level := s.log.Warn
@@ -196,6 +160,9 @@ func (s *session) rewriteDone(r rewriteResult) {
 	if o := r.out.Output; o != nil {
 		s.counters.RewrittenRows.Add(o.Rows)
 		s.counters.RewrittenBytes.Add(o.Bytes)
+		c := s.tally(r.member.ident)
+		c.RewrittenRows += o.Rows
+		c.RewrittenBytes += o.Bytes
 	}
 	s.log.Info("data files rewritten", "table", r.member.ident.String(), "files", len(r.inputs), "because", r.reason, "took", time.Since(r.began).Round(time.Millisecond))
 	s.o.Fail("after-install")

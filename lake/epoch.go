@@ -258,6 +258,7 @@ func (s *session) finishCommit(err error) error {
 		for _, f := range t.change.Add {
 			s.counters.FilesWritten.Add(1)
 			s.counters.BytesWritten.Add(f.Bytes)
+			s.tally(t.ident).WrittenBytes += f.Bytes
 		}
 		s.relocateAll(t)
 		if err := s.mergeIdle(t.table); err != nil {

@@ -51,6 +51,12 @@ type Options struct {
 	// Plan, if not nil, says what to rewrite of a table, the most urgent first.
 	// It does no I/O: the owner calls it.
 	Plan func(files []LiveFile) []RewritePlan
+	// Compact says that what is planned is also done, beside the stream; else it
+	// is when somebody asks for it.
+	Compact bool
+
+	// Pacer is what the tables' rewrites pause by; the owner sets their share.
+	Pacer *Pacer
 
 	// Claimed, if not nil, is called beside the stream once the lake is ours:
 	// only the running owner may delete. Its error is logged.
@@ -90,6 +96,9 @@ func (o *Options) setDefaults() {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.Pacer == nil {
+		o.Pacer = &Pacer{}
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -116,6 +125,7 @@ type Lake struct {
 	distrust   map[Ident]*doubt // tables whose index contradicted the stream
 	unstreamed bool             // read large transactions only once they have committed
 	spill      *spool.Budget
+	written    map[Ident]*Compaction // since the process began
 }
 
 // doubt is where the stream contradicted an index, which is rebuilt then: once
@@ -131,7 +141,7 @@ const doubtsMax = 5
 // New returns a Lake; Run does the work.
 func New(o Options) *Lake {
 	o.setDefaults()
-	l := &Lake{o: o, requests: make(chan request), distrust: map[Ident]*doubt{}, spill: spool.NewBudget(o.SpillBytes)}
+	l := &Lake{o: o, requests: make(chan request), distrust: map[Ident]*doubt{}, spill: spool.NewBudget(o.SpillBytes), written: map[Ident]*Compaction{}}
 	l.status.Store(&Status{})
 	return l
 }
@@ -187,6 +197,8 @@ type request struct {
 	kind  requestKind
 	lsn   wal.LSN
 	reply chan reply
+
+	tables []string // of requestBacklog and requestCompact
 }
 
 type requestKind int
@@ -199,6 +211,10 @@ const (
 	requestCut
 	// requestHold: stop reading for a moment, for a cut that follows.
 	requestHold
+	// requestBacklog: answer what there is to rewrite.
+	requestBacklog
+	// requestCompact: the same, and do it.
+	requestCompact
 )
 
 // holdMax is how long the stream waits for the cut that it was held for.
@@ -208,43 +224,44 @@ const holdMax = 20 * time.Second
 var ErrLate = errors.New("the lake is past that LSN already")
 
 type reply struct {
-	lsn   wal.LSN
-	epoch uint64
-	err   error
+	lsn     wal.LSN
+	epoch   uint64
+	backlog Backlog
+	err     error
 }
 
 // ask puts a question to the owner; a session that ends without an answer
 // leaves it to the next one.
-func (l *Lake) ask(ctx context.Context, kind requestKind, lsn wal.LSN) (wal.LSN, uint64, error) {
+func (l *Lake) ask(ctx context.Context, r request) (reply, error) {
 	for {
-		r := request{kind: kind, lsn: lsn, reply: make(chan reply, 1)}
+		r.reply = make(chan reply, 1)
 		select {
 		case l.requests <- r:
 		case <-ctx.Done():
-			return 0, 0, fmt.Errorf("wait for %s: %w", lsn, ctx.Err())
+			return reply{}, ctx.Err()
 		}
 		select {
 		case a := <-r.reply:
 			if errors.Is(a.err, errRestart) {
 				continue
 			}
-			return a.lsn, a.epoch, a.err
+			return a, a.err
 		case <-ctx.Done():
-			return 0, 0, fmt.Errorf("wait for %s: %w", lsn, ctx.Err())
+			return reply{}, ctx.Err()
 		}
 	}
 }
 
 // Wait returns once every commit up to lsn is in the lake.
 func (l *Lake) Wait(ctx context.Context, lsn wal.LSN) (wal.LSN, error) {
-	at, _, err := l.ask(ctx, requestDurable, lsn)
+	at, _, err := l.reach(ctx, requestDurable, lsn)
 	return at, err
 }
 
 // Hold stops the reading of the stream until Cut, at most for 20 s, so that the
 // moment to cut at can be chosen. What has been read goes on to the lake.
 func (l *Lake) Hold(ctx context.Context) error {
-	_, _, err := l.ask(ctx, requestHold, 0)
+	_, _, err := l.reach(ctx, requestHold, 0)
 	return err
 }
 
@@ -252,5 +269,28 @@ func (l *Lake) Hold(ctx context.Context) error {
 // lsn, as a slot's snapshot with that consistent point shows them, and returns
 // its LSN and number once it is published.
 func (l *Lake) Cut(ctx context.Context, lsn wal.LSN) (wal.LSN, uint64, error) {
-	return l.ask(ctx, requestCut, lsn)
+	return l.reach(ctx, requestCut, lsn)
+}
+
+// reach asks about a position.
+func (l *Lake) reach(ctx context.Context, kind requestKind, lsn wal.LSN) (wal.LSN, uint64, error) {
+	a, err := l.ask(ctx, request{kind: kind, lsn: lsn})
+	if err != nil && errors.Is(err, ctx.Err()) {
+		err = fmt.Errorf("wait for %s: %w", lsn, err)
+	}
+	return a.lsn, a.epoch, err
+}
+
+// Backlog tells what would be rewritten of these tables (none: of all) if nothing
+// more came.
+func (l *Lake) Backlog(ctx context.Context, tables []string) (Backlog, error) {
+	a, err := l.ask(ctx, request{kind: requestBacklog, tables: tables})
+	return a.backlog, err
+}
+
+// Compact has that done, one after the other and at full speed, and returns at
+// once. ErrNoTable.
+func (l *Lake) Compact(ctx context.Context, tables []string) (Backlog, error) {
+	a, err := l.ask(ctx, request{kind: requestCompact, tables: tables})
+	return a.backlog, err
 }

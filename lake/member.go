@@ -51,8 +51,11 @@ type member struct {
 	retryAt      time.Time // when a failed load may be tried again
 	rewriteAt    time.Time // when a rewrite may be tried again after one failed
 	rewriteFails int       // in a row
-	tidy         int64     // snapshot in which there was nothing to rewrite,
-	tidyAt       time.Time // as seen then
+	plans        []RewritePlan
+	plannedOf    int64         // the snapshot that plans is for; 0: none
+	plannedAt    time.Time     //
+	asked        []RewritePlan // rewrites that are to be done first
+	askedErr     error         // why one of them was not
 }
 
 // enroll lists the source's tables beside those of the head.

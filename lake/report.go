@@ -10,7 +10,10 @@ import (
 func (s *session) report() { s.status.Store(s.snapshotStatus(true)) }
 
 func (s *session) snapshotStatus(running bool) *Status {
-	st := &Status{DurableLSN: s.durable, ReceivedLSN: max(s.position, s.idle), Epoch: s.committedEpoch, Running: running, CommitTime: s.commit.time}
+	st := &Status{DurableLSN: s.durable, ReceivedLSN: max(s.position, s.idle), Epoch: s.committedEpoch, Running: running, CommitTime: s.commit.time,
+		Rewrites: len(s.rewrites), RewriteShare: s.share}
+	worked, paused := s.o.Pacer.Paced()
+	st.RewriteSeconds, st.RewritePauseSeconds = worked.Seconds(), paused.Seconds()
 	if s.stream != nil {
 		st.ServerLSN = max(s.stream.Server(), st.ReceivedLSN)
 	}
@@ -52,6 +55,7 @@ func (s *session) tableStatus(m *member) TableStatus {
 		t.Rows = m.table.live
 		f := m.table.store.Footprint()
 		t.DataFiles, t.DeleteFiles, t.Bytes, t.SnapshotID = f.DataFiles, f.DeleteFiles, f.Bytes, f.SnapshotID
+		t.Compaction = s.compaction(m)
 	}
 	return t
 }
@@ -70,6 +74,9 @@ func (s *session) accept(r request) {
 		}
 		s.cuts = append(s.cuts, r)
 		s.stream.Ping()
+	case requestBacklog, requestCompact:
+		b, err := s.backlog(r.tables, r.kind == requestCompact)
+		r.reply <- reply{backlog: b, err: err}
 	default:
 		s.waits = append(s.waits, r)
 		s.stream.Ping()

@@ -90,14 +90,10 @@ type sealed struct {
 }
 
 // seal ends what the open epoch did to the table and begins the next; nil if
-// there is nothing to publish. A table at rest may have to follow what the lake
-// keeps.
+// there is nothing to publish.
 func (t *Table) seal(ctx context.Context) (*sealed, error) {
 	if t.epoch == nil {
-		if !t.store.Outdated() {
-			return nil, nil
-		}
-		t.touch()
+		return nil, nil
 	}
 	if err := t.flush(ctx); err != nil {
 		return nil, err

@@ -53,6 +53,9 @@ type session struct {
 
 	rewrites    []*rewrite // under way
 	rewritten   chan rewriteResult
+	walEnd      wal.LSN // the server's, at the last look
+	share       int     // of a processor that rewrites have, in percent
+	yielding    bool    // it is small, for the stream is behind, and that was said
 	relocations chan relocation
 
 	following int // tables whose index is being brought up to the lake
@@ -241,6 +244,7 @@ func (s *session) run(ctx context.Context) error {
 		case <-tick.C:
 			s.report()
 			s.hint()
+			s.pace()
 			s.compact()
 			if len(s.waits)+len(s.cuts)+len(s.joining)+len(s.unsettled) > 0 {
 				s.stream.Ping()

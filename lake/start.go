@@ -114,6 +114,7 @@ func (s *session) begin(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list tables: %w", err)
 	}
+	s.walEnd = look.End
 	s.enroll(look.Tables)
 	names := s.published()
 	if born && len(names.tables)+len(names.appended) == 0 {

@@ -9,32 +9,40 @@ import (
 
 // Status is what the owner last said of itself. It is a copy.
 type Status struct {
-	DurableLSN  wal.LSN       `json:"durable_lsn"`
-	ReceivedLSN wal.LSN       `json:"received_lsn"`
-	ServerLSN   wal.LSN       `json:"server_lsn"`
-	LagBytes    int64         `json:"lag_bytes"`
-	Freshness   float64       `json:"freshness_seconds"` // age of the oldest commit not yet in the lake
-	CommitTime  time.Time     `json:"commit_time"`       // of the last Postgres commit in the lake
-	Slot        string        `json:"slot"`
-	Epoch       uint64        `json:"epoch"`
-	Running     bool          `json:"running"` // the stream is being read
-	Tables      []TableStatus `json:"tables"`
+	DurableLSN  wal.LSN   `json:"durable_lsn"`
+	ReceivedLSN wal.LSN   `json:"received_lsn"`
+	ServerLSN   wal.LSN   `json:"server_lsn"`
+	LagBytes    int64     `json:"lag_bytes"`
+	Freshness   float64   `json:"freshness_seconds"` // age of the oldest commit not yet in the lake
+	CommitTime  time.Time `json:"commit_time"`       // of the last Postgres commit in the lake
+	Slot        string    `json:"slot"`
+	Epoch       uint64    `json:"epoch"`
+	Running     bool      `json:"running"` // the stream is being read
+	// Rewrites are under way, which have together so many percent of one processor:
+	// 100 while nothing comes, 10 while the lake is behind or loads, else 50. They
+	// have worked, and paused for others, since the process began.
+	Rewrites            int           `json:"rewrites"`
+	RewriteShare        int           `json:"rewrite_share_percent"`
+	RewriteSeconds      float64       `json:"rewrite_seconds"`
+	RewritePauseSeconds float64       `json:"rewrite_pause_seconds"`
+	Tables              []TableStatus `json:"tables"`
 }
 
 // TableStatus is one table's part of Status.
 type TableStatus struct {
-	Name        string  `json:"name"`
-	State       string  `json:"state"`
-	Reason      string  `json:"reason,omitempty"`
-	Rows        int64   `json:"rows"`
-	DataFiles   int     `json:"data_files"`
-	DeleteFiles int     `json:"delete_files"`
-	Bytes       int64   `json:"bytes"`
-	SnapshotID  int64   `json:"snapshot_id"`
-	LSN         wal.LSN `json:"lsn"`
-	LoadRows    int64   `json:"load_rows,omitempty"`  // copied so far
-	LoadTotal   int64   `json:"load_total,omitempty"` // planner's estimate
-	LoadBytes   int64   `json:"load_bytes,omitempty"`
+	Name        string     `json:"name"`
+	State       string     `json:"state"`
+	Reason      string     `json:"reason,omitempty"`
+	Rows        int64      `json:"rows"`
+	DataFiles   int        `json:"data_files"`
+	DeleteFiles int        `json:"delete_files"`
+	Bytes       int64      `json:"bytes"`
+	SnapshotID  int64      `json:"snapshot_id"`
+	LSN         wal.LSN    `json:"lsn"`
+	LoadRows    int64      `json:"load_rows,omitempty"`  // copied so far
+	LoadTotal   int64      `json:"load_total,omitempty"` // planner's estimate
+	LoadBytes   int64      `json:"load_bytes,omitempty"`
+	Compaction  Compaction `json:"compaction"`
 }
 
 // Ready says whether every table that can stream does.

@@ -23,6 +23,7 @@ func (s *session) pollDone(r pollResult) error {
 		s.requestLoads()
 		return nil
 	}
+	s.walEnd = max(s.walEnd, r.End)
 	here := map[uint32]bool{}
 	changed := false
 	for i := range r.Tables {

@@ -298,6 +298,12 @@ func (e asked) Hold(ctx context.Context) error                         { return 
 func (e asked) Cut(ctx context.Context, lsn wal.LSN) (wal.LSN, uint64, error) {
 	return e.Lake.Cut(ctx, lsn)
 }
+func (e asked) Backlog(ctx context.Context, tables []string) (lake.Backlog, error) {
+	return e.Lake.Backlog(ctx, tables)
+}
+func (e asked) Compact(ctx context.Context, tables []string) (lake.Backlog, error) {
+	return e.Lake.Compact(ctx, tables)
+}
 func (e asked) CommittedLSN(ctx context.Context) (wal.LSN, error) { return e.Source.CommittedLSN(ctx) }
 
 // lockState makes the state folder ours: two processes in it would take each

@@ -3,11 +3,13 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"firn/cmd/firn/internal/listen"
+	"firn/lake"
 )
 
 func statusCommand(a *app) *cobra.Command {
@@ -70,15 +72,57 @@ func (a *app) printStatus(st listen.Status) {
 	for _, w := range st.Waiters {
 		fmt.Fprintf(a.out, "waits for us: %s\n", w)
 	}
+	if line := rewriteLine(st); line != "" {
+		fmt.Fprintln(a.out, line)
+	}
 	fmt.Fprintln(a.out)
 	t := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "TABLE\tSTATE\tROWS\tSIZE\tDATA\tDELETES\tLSN\tREASON")
+	fmt.Fprintln(t, "TABLE\tSTATE\tROWS\tSIZE\tDATA\tDELETES\tREWRITES\tLSN\tREASON")
 	for _, x := range st.Tables {
 		rows := x.Rows
 		if x.LoadRows > 0 && x.State != "streaming" {
 			rows = x.LoadRows
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\n", x.Name, x.State, listen.Count(rows), listen.Size(x.Bytes), x.DataFiles, x.DeleteFiles, x.LSN, x.Reason)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n", x.Name, x.State, listen.Count(rows), listen.Size(x.Bytes), x.DataFiles, x.DeleteFiles, rewritesOf(x.Compaction), x.LSN, x.Reason)
 	}
 	_ = t.Flush() // to out: as with every Fprint above, a pipe that is closed reads nothing
+}
+
+// rewritesOf says what is rewritten of a table, and is to be.
+func rewritesOf(c lake.Compaction) string {
+	var parts []string
+	if c.RunningFiles > 0 {
+		parts = append(parts, fmt.Sprintf("%s running", count(c.RunningFiles, "file")))
+	}
+	if c.PlannedFiles > 0 {
+		parts = append(parts, fmt.Sprintf("%s (%s) planned", count(c.PlannedFiles, "file"), listen.Size(c.PlannedBytes)))
+	}
+	if len(parts) == 0 {
+		return "-"
+	}
+	return strings.Join(parts, ", ")
+}
+
+// rewriteLine says how rewrites fare beside the stream; empty: there were none.
+func rewriteLine(st listen.Status) string {
+	var all lake.Compaction
+	for _, t := range st.Tables {
+		all.WrittenBytes += t.Compaction.WrittenBytes
+		all.RewrittenBytes += t.Compaction.RewrittenBytes
+		all.RewrittenRows += t.Compaction.RewrittenRows
+	}
+	if st.Rewrites == 0 && all.RewrittenRows == 0 {
+		return ""
+	}
+	line := fmt.Sprintf("rewrote %s rows", listen.Count(all.RewrittenRows))
+	if a := all.WriteAmplification(); a > 0 {
+		line += fmt.Sprintf(", %.1f bytes written for each that landed", a)
+	}
+	if st.Rewrites > 0 {
+		line += fmt.Sprintf("; %s with %d %% of a processor", count(st.Rewrites, "rewrite"), st.RewriteShare)
+		if st.RewriteShare <= lake.ShareBehind {
+			line += ", for the stream goes first"
+		}
+	}
+	return line
 }

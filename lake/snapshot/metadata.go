@@ -46,7 +46,6 @@ type schemaDoc struct {
 // snapshotDoc is a kept snapshot: what thinning needs, and its JSON.
 type snapshotDoc struct {
 	id, timestampMS int64
-	epoch           uint64 // that made it; 0: somebody else did
 	doc             json.RawMessage
 }
 
@@ -153,18 +152,11 @@ func parseMetadata(b []byte) (*metadata, error) {
 		var s struct {
 			ID          int64 `json:"snapshot-id"`
 			TimestampMS int64 `json:"timestamp-ms"`
-			Summary     struct {
-				Epoch string `json:"firn.epoch"`
-			} `json:"summary"`
 		}
 		if err := json.Unmarshal(doc, &s); err != nil {
 			return nil, fmt.Errorf("snapshot of metadata: %w", err)
 		}
-		epoch, err := strconv.ParseUint(s.Summary.Epoch, 10, 64)
-		if err != nil {
-			epoch = 0 // somebody else's, who may write there what they like
-		}
-		m.snapshots = append(m.snapshots, snapshotDoc{id: s.ID, timestampMS: s.TimestampMS, epoch: epoch, doc: doc})
+		m.snapshots = append(m.snapshots, snapshotDoc{id: s.ID, timestampMS: s.TimestampMS, doc: doc})
 	}
 	for name, fields := range refs {
 		var r ref
@@ -269,8 +261,8 @@ func (m *metadata) follow(uri string, was *metadata) {
 	}
 }
 
-// addSnapshot makes s the current snapshot.
-func (m *metadata) addSnapshot(s snapshotDoc) {
+// addSnapshot makes s the current snapshot and thins the history before it.
+func (m *metadata) addSnapshot(s snapshotDoc) error {
 	m.snapshots = append(m.snapshots, s)
 	m.log = append(m.log, logEntry{TimestampMS: s.timestampMS, SnapshotID: s.id})
 	m.current = s.id
@@ -281,6 +273,7 @@ func (m *metadata) addSnapshot(s snapshotDoc) {
 	}
 	main.snapshot = s.id
 	m.refs[mainBranch] = main
+	return m.thin()
 }
 
 // marshal is the document as it is stored. What it costs is a copy of the kept

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"time"
 
 	"github.com/RoaringBitmap/roaring/v2"
 	"github.com/apache/arrow-go/v18/arrow"
@@ -32,8 +33,9 @@ type rewriter struct {
 	sum    columns.Sum
 	rows   int64 // given to the writer, or held back
 	held   []arrow.RecordBatch
-	heldOf int64 // their rows
-	heldB  int64 // and bytes
+	heldOf int64     // their rows
+	heldB  int64     // and bytes
+	mark   time.Time // when the work began that has not been paid for
 }
 
 // rewriteInput is what a data file was when its rewrite began.
@@ -144,7 +146,7 @@ func (t *Table) newRewriter(inputs []lake.RewriteInput) (*rewriter, []rewriteInp
 			return nil, nil, err
 		}
 	}
-	w := &rewriter{t: t, meta: m}
+	w := &rewriter{t: t, meta: m, mark: time.Now()}
 	for _, f := range m.schema().Fields() {
 		w.fields = append(w.fields, f.ID)
 	}
@@ -184,7 +186,10 @@ func (w *rewriter) copy(ctx context.Context, in rewriteInput) error {
 			return err
 		}
 		defer live.Release()
-		return w.write(live)
+		if err := w.write(live); err != nil {
+			return err
+		}
+		return w.pause(ctx)
 	})
 	if err != nil {
 		return err
@@ -353,6 +358,13 @@ func (w *rewriter) release() {
 	w.held, w.heldOf, w.heldB = w.held[:0], 0, 0
 }
 
+// pause lets others work after each batch.
+func (w *rewriter) pause(ctx context.Context) error {
+	err := w.t.o.Pacer.Pause(ctx, time.Since(w.mark))
+	w.mark = time.Now()
+	return err
+}
+
 // drop gives up what was not closed.
 func (w *rewriter) drop() {
 	w.release()
@@ -362,6 +374,7 @@ func (w *rewriter) drop() {
 // prove reads the output back from the store.
 func (w *rewriter) prove(ctx context.Context, n *lake.NewFile) error {
 	w.t.o.Footers.drop(n.Path) // the writer's
+	w.mark = time.Now()        // the upload was no work of ours
 	var got columns.Sum
 	err := w.t.read(ctx, w.meta, n.Path, n.Bytes, w.fields, nil, func(_ int64, rec arrow.RecordBatch) error {
 		if err := ctx.Err(); err != nil {
@@ -371,7 +384,10 @@ func (w *rewriter) prove(ctx context.Context, n *lake.NewFile) error {
 		for _, h := range hashes {
 			got.Add(h)
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return w.pause(ctx)
 	})
 	switch {
 	case err != nil:

@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/RoaringBitmap/roaring/v2"
 	"github.com/apache/iceberg-go"
@@ -34,7 +33,6 @@ type Table struct {
 	meta *metadata
 	// metaURI is where meta is stored, empty before the first publication.
 	metaURI   string
-	written   time.Time // when meta was adopted or loaded
 	data      []*manifest
 	deletes   []*manifest
 	files     []*dataFile
@@ -100,7 +98,7 @@ func newTable(o Options) *Table {
 	o = o.withDefaults()
 	o.Location = strings.Trim(o.Location, "/")
 	return &Table{
-		o: o, written: o.Now(), uri: o.Store.URI(o.Location),
+		o: o, uri: o.Store.URI(o.Location),
 		byPath: map[string]*dataFile{}, shared: map[string][]*deleteFile{}, deleteSet: map[*deleteFile]struct{}{},
 	}
 }
@@ -147,7 +145,7 @@ func (t *Table) Adopt(next lake.Prepared) {
 	if p.base != t.meta {
 		panic("snapshot: adopt of a change prepared on another state")
 	}
-	t.meta, t.metaURI, t.written = p.meta, p.move.To, t.o.Now()
+	t.meta, t.metaURI = p.meta, p.move.To
 	for _, o := range p.objects {
 		t.o.Pending.remove(o.key)
 	}

@@ -138,6 +138,26 @@ func (l *Listener) cut(w http.ResponseWriter, r *http.Request) {
 	reply(w, http.StatusOK, Position{LSN: lsn, Epoch: epoch})
 }
 
+// compact tells what there is to rewrite of the tables that are named, or of all,
+// and with POST has it done.
+func (l *Listener) compact(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), waitMax)
+	defer cancel()
+	do := l.o.Mirror.Backlog
+	if r.Method == http.MethodPost {
+		do = l.o.Mirror.Compact
+	}
+	b, err := do(ctx, r.URL.Query()["table"])
+	switch {
+	case errors.Is(err, lake.ErrNoTable):
+		reply(w, http.StatusNotFound, Failure{err.Error()})
+	case err != nil:
+		fail(ctx, w, err)
+	default:
+		reply(w, http.StatusOK, b)
+	}
+}
+
 // fail answers a question that the lake could not: too late (409, ask anew) or
 // in no time (504).
 func fail(ctx context.Context, w http.ResponseWriter, err error) {

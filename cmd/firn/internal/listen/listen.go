@@ -29,6 +29,10 @@ type Mirror interface {
 	Hold(ctx context.Context) error
 	// Cut makes an epoch of exactly the commits whose record starts before lsn.
 	Cut(ctx context.Context, lsn wal.LSN) (wal.LSN, uint64, error)
+	// Backlog tells what there is to rewrite of these tables, none: of all.
+	Backlog(ctx context.Context, tables []string) (lake.Backlog, error)
+	// Compact has it done, and returns at once.
+	Compact(ctx context.Context, tables []string) (lake.Backlog, error)
 	// CommittedLSN lies behind every commit so far: what `wait` waits for.
 	CommittedLSN(ctx context.Context) (wal.LSN, error)
 }
@@ -149,6 +153,8 @@ func (l *Listener) routes() http.Handler {
 		own := http.NewCrossOriginProtection()
 		mux.Handle("GET /wait", l.guard(http.HandlerFunc(l.wait)))
 		mux.Handle("POST /hold", own.Handler(l.guard(http.HandlerFunc(l.hold))))
+		mux.Handle("GET /compact", l.guard(http.HandlerFunc(l.compact)))
+		mux.Handle("POST /compact", own.Handler(l.guard(http.HandlerFunc(l.compact))))
 		mux.Handle("POST /cut", own.Handler(l.guard(http.HandlerFunc(l.cut))))
 	}
 	return mux

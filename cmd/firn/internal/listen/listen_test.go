@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -43,12 +44,29 @@ func (s *still) Cut(_ context.Context, lsn wal.LSN) (wal.LSN, uint64, error) {
 	}
 	return lsn, 7, nil
 }
+func (s *still) Backlog(_ context.Context, tables []string) (lake.Backlog, error) {
+	out := lake.Backlog{Rewrites: []lake.PlannedRewrite{}}
+	for _, t := range tables {
+		if t == "public.none" {
+			return out, fmt.Errorf("%s: %w", t, lake.ErrNoTable)
+		}
+		out.Rewrites = append(out.Rewrites, lake.PlannedRewrite{Table: t, State: "planned", Files: 7, Bytes: 4096, Reason: "small"})
+	}
+	return out, nil
+}
+func (s *still) Compact(ctx context.Context, tables []string) (lake.Backlog, error) {
+	b, err := s.Backlog(ctx, tables)
+	for i := range b.Rewrites {
+		b.Rewrites[i].State, b.Rewrites[i].Asked = "asked", true
+	}
+	return b, err
+}
 func (s *still) CommittedLSN(context.Context) (wal.LSN, error) { return s.at, nil }
 
 func status() Status {
 	return Status{
-		Status: lake.Status{DurableLSN: 0x16_B374D848, Epoch: 3, Running: true, Slot: "firn_shop", Tables: []lake.TableStatus{
-			{Name: "public.orders", State: lake.Streaming, Rows: 12345, DataFiles: 2, Bytes: 4096},
+		Status: lake.Status{DurableLSN: 0x16_B374D848, Epoch: 3, Running: true, Slot: "firn_shop", RewritePauseSeconds: 9, Tables: []lake.TableStatus{
+			{Name: "public.orders", State: lake.Streaming, Rows: 12345, DataFiles: 2, Bytes: 4096, Compaction: lake.Compaction{PlannedFiles: 7, PlannedBytes: 4096}},
 			{Name: "public.<b>x</b>", State: lake.Quarantined, Reason: "its <i>rows</i>"},
 			{Name: "public.new", State: lake.Loading, LoadRows: 5, LoadTotal: 10},
 			{Name: "public.twice", State: lake.Skipped, Reason: "dropped"},
@@ -63,6 +81,8 @@ func serve(t *testing.T, change func(*Options)) *Listener {
 	t.Helper()
 	o := Options{Address: "127.0.0.1:0", Status: status, Mirror: &still{at: 0x16_B374D848}, Counters: &lake.Counters{}, Version: "test",
 		Catalog: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { plain(w, 200, "catalog") }), Logger: slog.New(slog.DiscardHandler)}
+	o.Counters.BytesWritten.Store(200)
+	o.Counters.RewrittenBytes.Store(100)
 	if change != nil {
 		change(&o)
 	}
@@ -106,6 +126,10 @@ func TestPaths(t *testing.T) {
 		{"GET", "/status", 200, `"durable_lsn": "16/B374D848"`},
 		{"GET", "/", 200, "public.orders"},
 		{"GET", "/metrics", 200, `firn_table_rows{table="public.orders"} 12345`},
+		{"GET", "/metrics", 200, `firn_table_planned_rewrite_bytes{table="public.orders"} 4096`},
+		{"GET", "/metrics", 200, `firn_write_amplification 1.5`},
+		{"GET", "/metrics", 200, `firn_rewrite_seconds_total{state="pausing"} 9`},
+		{"GET", "/", 200, "7 to be rewritten"},
 		{"GET", "/other", 404, ""},
 		{"GET", "/wait", 200, `"lsn": "16/B374D848"`},
 		{"GET", "/wait?lsn=16/1", 200, `"lsn": "16/B374D848"`},
@@ -117,6 +141,10 @@ func TestPaths(t *testing.T) {
 		{"POST", "/cut?lsn=17/0", 200, `"epoch": 7`},
 		{"POST", "/cut?lsn=1/0", 409, "past that LSN"},
 		{"POST", "/cut", 400, "parse LSN"},
+		{"GET", "/compact", 200, `"rewrites": []`},
+		{"GET", "/compact?table=public.orders", 200, `"state": "planned"`},
+		{"POST", "/compact?table=public.orders&table=public.new", 200, `"state": "asked"`},
+		{"POST", "/compact?table=public.none", 404, "no such table"},
 	} {
 		code, body := ask(t, c.method, l.URL()+c.path, nil)
 		require.Equal(t, c.code, code, "%s %s: %s", c.method, c.path, body)
@@ -151,7 +179,7 @@ func TestPageEscapesAndAsksForNothing(t *testing.T) {
 func TestTokenGuardsAllButHealth(t *testing.T) {
 	l := serve(t, func(o *Options) { o.Token = "secret" })
 	good := http.Header{"Authorization": {"Bearer secret"}}
-	for path, method := range map[string]string{"/status": "GET", "/metrics": "GET", "/": "GET", "/wait": "GET", "/hold": "POST", "/cut?lsn=17/0": "POST"} {
+	for path, method := range map[string]string{"/status": "GET", "/metrics": "GET", "/": "GET", "/wait": "GET", "/hold": "POST", "/cut?lsn=17/0": "POST", "/compact": "POST"} {
 		code, _ := ask(t, method, l.URL()+path, nil)
 		require.Equal(t, 401, code, path)
 		code, _ = ask(t, method, l.URL()+path, http.Header{"Authorization": {"Bearer wrong"}})
@@ -167,8 +195,10 @@ func TestTokenGuardsAllButHealth(t *testing.T) {
 
 func TestOtherSitesCannotHoldTheStream(t *testing.T) {
 	l := serve(t, nil)
-	code, _ := ask(t, "POST", l.URL()+"/hold", http.Header{"Origin": {"http://evil.example"}})
-	require.Equal(t, 403, code)
+	for _, path := range []string{"/hold", "/cut", "/compact"} {
+		code, _ := ask(t, "POST", l.URL()+path, http.Header{"Origin": {"http://evil.example"}})
+		require.Equal(t, 403, code, path)
+	}
 }
 
 func TestWaitSurvivesARestartOfTheLake(t *testing.T) {
@@ -181,7 +211,7 @@ func TestWaitSurvivesARestartOfTheLake(t *testing.T) {
 
 func TestCatalogAloneHasNoStreamToAskFor(t *testing.T) {
 	l := serve(t, func(o *Options) { o.Mirror, o.Counters = nil, nil })
-	for _, path := range []string{"/wait", "/hold", "/cut"} {
+	for _, path := range []string{"/wait", "/hold", "/cut", "/compact"} {
 		code, _ := ask(t, "POST", l.URL()+path, nil)
 		require.Contains(t, []int{404, 405}, code, path)
 	}

@@ -40,6 +40,11 @@ var (
 	tableDeletes = gauge("table_delete_files", "Delete files of a table's current snapshot.", "table")
 	tableBytes   = gauge("table_bytes", "Bytes of the data files of a table's current snapshot.", "table")
 	tableState   = gauge("table_state", "1 for the state that a table is in.", "table", "state")
+	plannedFiles = gauge("table_planned_rewrite_files", "Data files of a table that are to be rewritten.", "table")
+	plannedBytes = gauge("table_planned_rewrite_bytes", "Their bytes.", "table")
+	runningNow   = gauge("rewrites_running", "Rewrites under way.")
+	rewriteShare = gauge("rewrite_cpu_share", "The share of one processor that rewrites may take together; 0.1 while the lake is behind.")
+	amplified    = gauge("write_amplification", "Bytes of data files written, by rewrites too, for each that landed.")
 	loadedRows   = gauge("table_load_rows", "Rows copied so far of a table that is being loaded.", "table")
 	retained     = gauge("retained_wal_bytes", "WAL that Postgres keeps for the replication slot.")
 	retainedMax  = gauge("retained_wal_limit_bytes", "max_slot_wal_keep_size; absent if none is set.")
@@ -54,7 +59,9 @@ var (
 	bytes        = counter("written_bytes_total", "Bytes of the data files published.")
 	rewrites     = counter("rewrites_total", "Rewrites of data files installed.")
 	rewritten    = counter("rewritten_files_total", "Data files that rewrites replaced.")
-	rewrittenOut = counter("rewritten_bytes_total", "Bytes of the data files that rewrites made; over written_bytes_total it is the write amplification.")
+	rewrittenOut = counter("rewritten_bytes_total", "Bytes of the data files that rewrites made.")
+	rewriteRows  = counter("rewritten_rows_total", "Rows of the data files that rewrites made.")
+	rewriteTime  = counter("rewrite_seconds_total", "Time that rewrites have worked, or paused for others.", "state")
 	removed      = counter("removed_objects_total", "Objects removed that no kept epoch needed any more.")
 	rowsLoaded   = counter("loaded_rows_total", "Rows copied by loads.")
 	bytesLoaded  = counter("loaded_bytes_total", "Bytes of the rows copied by loads.")
@@ -145,6 +152,14 @@ func (m *Metrics) Collect(out chan<- prometheus.Metric) {
 	count(rewrites, c.Rewrites.Load())
 	count(rewritten, c.RewrittenFiles.Load())
 	count(rewrittenOut, c.RewrittenBytes.Load())
+	count(rewriteRows, c.RewrittenRows.Load())
+	for state, seconds := range map[string]float64{"working": st.RewriteSeconds, "pausing": st.RewritePauseSeconds} {
+		out <- prometheus.MustNewConstMetric(rewriteTime, prometheus.CounterValue, seconds, state)
+	}
+	set(runningNow, float64(st.Rewrites))
+	set(rewriteShare, float64(st.RewriteShare)/100)
+	all := lake.Compaction{WrittenBytes: c.BytesWritten.Load(), RewrittenBytes: c.RewrittenBytes.Load()}
+	set(amplified, all.WriteAmplification())
 	count(removed, c.Removed.Load())
 	count(rowsLoaded, c.RowsLoaded.Load())
 	count(bytesLoaded, c.BytesLoaded.Load())
@@ -171,6 +186,8 @@ func (m *Metrics) tables(st Status, set func(*prometheus.Desc, float64, ...strin
 		set(tableData, float64(t.DataFiles), t.Name)
 		set(tableDeletes, float64(t.DeleteFiles), t.Name)
 		set(tableBytes, float64(t.Bytes), t.Name)
+		set(plannedFiles, float64(t.Compaction.PlannedFiles), t.Name)
+		set(plannedBytes, float64(t.Compaction.PlannedBytes), t.Name)
 		if t.State == lake.Loading || t.State == lake.Behind {
 			set(loadedRows, float64(t.LoadRows), t.Name)
 		}

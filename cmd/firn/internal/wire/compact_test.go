@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"firn/compaction"
+	"firn/lake"
 )
 
 // Data files are rewritten under a stream that changes the very rows, in every
@@ -77,4 +78,49 @@ func TestRule21StreamBesideRewrites(t *testing.T) {
 	}
 	t.Logf("seed %d: %d rewrites of %d files", seed, rewrites, inputs)
 	require.Greater(t, rewrites, int64(40))
+}
+
+// What is asked for is rewritten although nothing is by itself, and nothing else
+// is: as if no more files came.
+func TestCompactWhenAsked(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.exec(`create table a (id int primary key, n int); create table b (id int primary key)`)
+	e, stop := r.run()
+	for i := range 6 {
+		r.exec("insert into a select 10 * $1::int + j, 0 from generate_series(1, 8) j", i)
+		r.exec("insert into b values ($1)", i)
+		r.exec("update a set n = n + 1 where id = 10 * ($1::int - 1) + 1", i)
+		r.same(e, "public.a", "public.b")
+	}
+	files := func(a, b int) {
+		t.Helper()
+		require.Eventually(t, func() bool {
+			st := e.Lake.Status()
+			return st.Tables[0].DataFiles == a && st.Tables[1].DataFiles == b
+		}, 20*time.Second, 10*time.Millisecond, "%+v", e.Lake.Status().Tables)
+	}
+	files(6, 6)
+	_, err := e.Lake.Compact(t.Context(), []string{"public.a", "public.none"})
+	require.ErrorIs(t, err, lake.ErrNoTable)
+	all, err := e.Lake.Backlog(t.Context(), nil)
+	require.NoError(t, err)
+	require.Len(t, all.Rewrites, 2, "%+v", all)
+	require.Equal(t, "planned", all.Rewrites[0].State)
+	asked, err := e.Lake.Compact(t.Context(), []string{"public.a"})
+	require.NoError(t, err)
+	require.Len(t, asked.Rewrites, 1)
+	require.True(t, asked.Rewrites[0].Asked)
+	require.Eventually(t, func() bool {
+		left, err := e.Lake.Backlog(t.Context(), []string{"public.a"})
+		require.NoError(t, err)
+		return len(left.Rewrites) == 0
+	}, 20*time.Second, 20*time.Millisecond)
+	files(1, 6) // nobody asked for that one
+	r.same(e, "public.a", "public.b")
+	st := e.Lake.Status()
+	require.EqualValues(t, 1, e.Lake.Counters().Rewrites.Load())
+	require.EqualValues(t, 48, st.Tables[0].Compaction.RewrittenRows)
+	require.Greater(t, st.Tables[0].Compaction.WriteAmplification(), 1.0)
+	require.NoError(t, stop())
 }

@@ -36,9 +36,8 @@ type Options struct {
 	AdvanceAfter  time.Duration
 	FormatVersion func(lake.Ident) int
 	Append        func(wal.TableName) bool // tables of which only inserts and truncates are mirrored
-	Compaction    *compaction.Options      // nil: data files stay as they land
+	Compaction    *compaction.Options      // nil: data files stay as they land until somebody asks
 	Grace         time.Duration            // before what no kept epoch needs is removed; 0: nothing is
-	Retention     catalog.Retention        // which epochs are kept; zero: the default
 
 	Now    func() time.Time // see lake.Options
 	Logger *slog.Logger
@@ -63,7 +62,7 @@ func OpenStore(ctx context.Context, o Options) (object.Store, *catalog.Log, erro
 		return nil, nil, fmt.Errorf("open warehouse %s: %w", o.Warehouse, err)
 	}
 	object.RegisterFileIO(o.Object)
-	log, err := catalog.OpenLog(ctx, store, catalog.LogOptions{Logger: o.Logger, Retention: o.Retention})
+	log, err := catalog.OpenLog(ctx, store, catalog.LogOptions{Logger: o.Logger})
 	if err != nil {
 		return nil, nil, fmt.Errorf("open warehouse %s: %w", o.Warehouse, err)
 	}
@@ -121,14 +120,13 @@ func Mirror(o Options, source lake.Source, store object.Store, log *catalog.Log)
 	}
 	e := &Engine{Store: store, Log: log}
 	tables := NewTables(store, temp, o.Logger, o.FormatVersion)
-	tables.History = newHistory(log, o.Logger).now
 	sweeper := newSweeper(log, store, tables.pending, o.Grace)
 	e.Lake = lake.New(lake.Options{
 		Source:   source,
 		Head:     &Head{Log: log, Warehouse: o.Name, Slot: o.Slot, Publication: o.Publication},
 		Tables:   tables,
 		StateDir: o.StateDir, Freshness: o.Freshness, Poll: o.Poll, SpillBytes: o.SpillBytes, CatchUpRows: o.CatchUpRows,
-		AdvanceBytes: o.AdvanceBytes, AdvanceAfter: o.AdvanceAfter, Plan: planner(o.Compaction),
+		AdvanceBytes: o.AdvanceBytes, AdvanceAfter: o.AdvanceAfter, Plan: planner(o.Compaction), Compact: o.Compaction != nil, Pacer: tables.Pacer,
 		Now: o.Now, Logger: o.Logger, Fail: o.Fail,
 		Claimed: func(ctx context.Context) error {
 			n, err := object.RemoveLeftovers(ctx, store, leftoverAge)

@@ -5,12 +5,12 @@ import (
 	"firn/lake"
 )
 
-// planner is compaction's planner as the owner asks it; nil: no compaction. What
+// planner is compaction's planner as the owner asks it; nil: with defaults. What
 // it plans for delete files and manifests is left out: each commit keeps those
 // few by itself.
 func planner(o *compaction.Options) func([]lake.LiveFile) []lake.RewritePlan {
 	if o == nil {
-		return nil
+		o = &compaction.Options{}
 	}
 	return func(files []lake.LiveFile) []lake.RewritePlan {
 		var t compaction.Table

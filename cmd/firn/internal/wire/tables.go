@@ -20,8 +20,8 @@ type Tables struct {
 	Logger  *slog.Logger
 	// FormatVersion chooses 2 or 3 for a new table.
 	FormatVersion func(lake.Ident) int
-	// History tells what the lake keeps; nil: the newest snapshots of each table.
-	History func() *snapshot.History
+	// Pacer holds the rewrites of all of them back.
+	Pacer *lake.Pacer
 
 	uploads snapshot.Limiter
 	footers *snapshot.Footers
@@ -31,12 +31,12 @@ type Tables struct {
 // NewTables shares upload slots, a footer cache and the list of what is not yet
 // published among all tables.
 func NewTables(store snapshot.Store, tempDir string, logger *slog.Logger, formatVersion func(lake.Ident) int) *Tables {
-	return &Tables{Store: store, TempDir: tempDir, Logger: logger, FormatVersion: formatVersion,
+	return &Tables{Store: store, TempDir: tempDir, Logger: logger, FormatVersion: formatVersion, Pacer: &lake.Pacer{},
 		uploads: snapshot.NewLimiter(16), footers: snapshot.NewFooters(256), pending: snapshot.NewPending()}
 }
 
 func (t *Tables) options(id lake.Ident, location string) snapshot.Options {
-	return snapshot.Options{Store: t.Store, Ident: id, Location: location, Logger: t.Logger, TempDir: t.TempDir, Uploads: t.uploads, Footers: t.footers, Pending: t.pending, History: t.History}
+	return snapshot.Options{Store: t.Store, Ident: id, Location: location, Logger: t.Logger, TempDir: t.TempDir, Uploads: t.uploads, Footers: t.footers, Pending: t.pending, Pacer: t.Pacer}
 }
 
 // Create makes a table whose folder no table has had before.

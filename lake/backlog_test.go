@@ -1,0 +1,58 @@
+package lake
+
+import (
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"firn/wal"
+)
+
+// quietStream is a stream of which nothing is asked but a position.
+type quietStream struct {
+	Stream
+	pings int
+}
+
+func (s *quietStream) Ping() { s.pings++ }
+
+// Rewrites have a processor while nothing comes, half of one beside the stream,
+// and little while it is behind or a table is loaded; unless somebody asked.
+func TestPace(t *testing.T) {
+	stream := &quietStream{}
+	s := &session{Lake: New(Options{}), log: slog.New(slog.DiscardHandler), stream: stream}
+	want := func(share int, why string) {
+		t.Helper()
+		s.pace()
+		require.Equal(t, share, s.share, why)
+		require.EqualValues(t, share, s.o.Pacer.share.Load(), why)
+	}
+	s.position, s.walEnd = 1<<30, 1<<30
+	want(ShareAlone, "nothing comes")
+	s.dirtyAt = time.Now()
+	want(ShareBeside, "the stream flows")
+	s.walEnd = s.position + behindBytes
+	want(ShareBeside, "a moment's WAL is not behind")
+	s.walEnd++
+	want(ShareBehind, "the stream is behind")
+	require.Zero(t, stream.pings, "nobody has to know")
+	s.rewrites = []*rewrite{{}}
+	want(ShareBehind, "the stream is behind")
+	require.Equal(t, 1, stream.pings, "what holds nothing for us is told when asked")
+	require.True(t, s.yielding)
+	s.idle = s.walEnd
+	want(ShareBeside, "the rest held nothing for us")
+	require.False(t, s.yielding)
+	s.loading = true
+	want(ShareBehind, "a table is loaded")
+	s.walEnd += wal.LSN(1 << 30)
+	s.rewrites = append(s.rewrites, &rewrite{asked: true})
+	want(ShareAlone, "somebody waits for a rewrite")
+}
+
+func TestWriteAmplification(t *testing.T) {
+	require.Zero(t, Compaction{RewrittenBytes: 5}.WriteAmplification())
+	require.Equal(t, 1.5, Compaction{WrittenBytes: 10, RewrittenBytes: 5}.WriteAmplification())
+}
