@@ -16,8 +16,8 @@ type Warehouse interface {
 	// the head with its history, of each kept epoch, and those uploaded for a
 	// commit to come. After an error nothing is known.
 	Needed(ctx context.Context, fn func(hash uint64)) error
-	// Ours says whether nobody but this process writes to the folder of an
-	// object, as Needed found it.
+	// Ours says whether an object, in a folder that Needed found, can only be
+	// this process' or an earlier run's.
 	Ours(key string) bool
 	// List returns the next objects after a key, in the order of their keys;
 	// none: that was all.
@@ -44,7 +44,7 @@ type Object struct {
 type Sweeper struct {
 	Warehouse
 	Grace time.Duration
-	// OthersGrace is for objects in folders that others write to, too.
+	// OthersGrace is for objects that others may have put there.
 	OthersGrace time.Duration
 
 	unneeded map[uint64]time.Time // since when

@@ -250,23 +250,6 @@ func metadataVersion(uri string) int {
 	return n
 }
 
-func (t *Table) metadataKey(name string) string { return t.o.Location + "/metadata/" + name }
-
-// dataName is a name for a data or delete file that nobody has used before.
-func (t *Table) dataName(suffix string) (key, uri string) {
-	key = t.o.Location + "/data/" + newUUID() + suffix
-	return key, t.o.Store.URI(key)
-}
-
-// newUUID is time-ordered, so that a listing is too.
-func newUUID() string {
-	id, err := uuid.NewV7()
-	if err != nil {
-		return uuid.NewString()
-	}
-	return id.String()
-}
-
 // WriteHint overwrites version-hint.text, by which readers that are given the
 // table's folder find its metadata. It is for after the publication; a failure
 // harms only them, until the next one.

@@ -164,7 +164,12 @@ func (w *warehouse) keptBy(ctx context.Context, head *catalog.State) (map[uint64
 	return out, nil
 }
 
+// Ours: an engine that rewrites a mirrored table puts its files into the same
+// folder, and may take hours until it commits them.
 func (w *warehouse) Ours(key string) bool {
+	if !snapshot.OwnName(key) {
+		return false
+	}
 	for _, part := range []string{"/data/", "/metadata/"} {
 		if folder, _, ok := strings.Cut(key, part); ok && w.folders[folder] {
 			return true

@@ -12,6 +12,7 @@ import (
 	"firn/cmd/firn/internal/wire"
 	"firn/compaction"
 	"firn/lake"
+	"firn/lake/snapshot"
 )
 
 // While epochs are thinned, files rewritten and what nobody needs removed, every
@@ -25,8 +26,11 @@ func TestRule14EveryKeptEpochAnswers(t *testing.T) {
 	r.exec("create table a (id int primary key, v text); create table b (id int primary key, v text)")
 	e, stop := r.run()
 	r.caughtUp(e)
-	orphan := r.folder(e, "a") + "/data/of-a-killed-run.parquet"
-	require.NoError(t, e.Store.Put(t.Context(), orphan, strings.NewReader("PAR1"), 4))
+	orphan := r.folder(e, "a") + "/data/019b0a6e-5d2c-7a31-9c44-2f1d5f0e9a77.parquet" // of a killed run
+	theirs := r.folder(e, "a") + "/data/00000-0-2d3d7d6e-0f43-4a35-8d61-8a9c1f3b2a10-0-00001.parquet"
+	for _, key := range []string{orphan, theirs} {
+		require.NoError(t, e.Store.Put(t.Context(), key, strings.NewReader("PAR1"), 4))
+	}
 	ledger := map[uint64]map[string][]string{}
 	for i := range 200 {
 		r.exec("insert into a select i, 'new' from generate_series($1::int, $1::int + 9) i", 10*i)
@@ -55,6 +59,13 @@ func TestRule14EveryKeptEpochAnswers(t *testing.T) {
 	}, time.Minute, time.Millisecond)
 	_, err := e.Store.Head(t.Context(), orphan)
 	require.Error(t, err, "what nothing names goes")
+	_, err = e.Store.Head(t.Context(), theirs)
+	require.NoError(t, err, "what another engine may be about to commit stays")
+	keys, err := e.Store.Keys(t.Context(), "public/", "", 0)
+	require.NoError(t, err)
+	for _, k := range keys {
+		require.True(t, snapshot.OwnName(k) || k == theirs || strings.HasSuffix(k, "/version-hint.text"), k)
+	}
 	head, err := e.Log.Refresh(t.Context())
 	require.NoError(t, err)
 	compared := 0
