@@ -38,6 +38,13 @@ var targets = []target{
 	{what: "the same, state folder lost", cases: []string{"recover killed"}, figure: "kill to streaming, state lost", most: 8, unit: "s"},
 	{what: "idle for 2 minutes: share of a core", cases: []string{"idle quiet"}, figure: "CPU of firn, share of a core", most: 0.2, unit: "%"},
 	{what: "idle for 2 minutes: objects written while under 16 MB of WAL pass", cases: []string{"idle quiet"}, figure: "objects written", most: 0, unit: "objects"},
+	{what: "compaction of ten columns by one core", cases: []string{"compact core"}, figure: "rows per second of one core", least: 700_000, unit: "/s"},
+	{what: "its memory", cases: []string{"compact core"}, figure: "memory of a rewrite", most: 256, unit: "MB"},
+	{what: "scan by DuckDB after 7,200 epochs over 5M rows", floor: "the same rows freshly written", cases: []string{"life hours"}, figure: "scan by DuckDB against freshly written", most: 1.2, unit: "× the time"},
+	{what: "the same by PyIceberg", floor: "the same", cases: []string{"life hours"}, figure: "scan by PyIceberg against freshly written", most: 1.2, unit: "× the time"},
+	{what: "live data files, of 2 × (bytes / target) + 16", cases: []string{"life hours", "life day"}, figure: "of the bound on data files, at most", most: 1, unit: "×"},
+	{what: "write amplification of 86,400 epochs (big)", cases: []string{"life day"}, figure: "write amplification", most: 6, unit: "×"},
+	{what: "commit at 86,400 epochs against at 100 (big)", cases: []string{"life day"}, figure: "commit at the end against after 100", most: 1.2, unit: "× the time"},
 }
 
 // verdict is a target beside what was measured.

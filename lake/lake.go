@@ -62,8 +62,8 @@ type Options struct {
 	// only the running owner may delete. Its error is logged.
 	Claimed func(ctx context.Context) error
 
-	// Now is the clock that data files age by, which tells a planner of rewrites
-	// the young ones; for simulations.
+	// Now is the clock that data files age by, and that dates a load before the
+	// first commit; for simulations.
 	Now func() time.Time // time.Now
 
 	Logger *slog.Logger

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"firn/wal"
 )
@@ -162,7 +161,7 @@ func (s *session) begin(ctx context.Context) error {
 	}
 	s.commit = lastCommit{time: s.head.CommitTime, xid: s.head.XID}
 	if s.commit.time.IsZero() { // a load before the first commit shows Postgres as of about now
-		s.commit.time = time.Now().UTC()
+		s.commit.time = s.o.Now().UTC()
 	}
 	s.durable = s.head.LSN
 	s.position = s.head.LSN

@@ -2,6 +2,7 @@ package laketest
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 )
@@ -13,13 +14,31 @@ type PyIcebergEngine struct{ w *worker }
 func PyIceberg(t testing.TB) *PyIcebergEngine {
 	t.Helper()
 	Short(t, "no PyIceberg")
-	w, err := startWorker(python(need(t, readersTool)), "pyiceberg_worker.py", nil)
+	need(t, readersTool)
+	p, err := StartPyIceberg(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(w.stop)
-	return &PyIcebergEngine{w}
+	t.Cleanup(p.Stop)
+	return p
 }
+
+// StartPyIceberg starts a PyIceberg outside a test; it dies with this process, or
+// by Stop.
+func StartPyIceberg(ctx context.Context) (*PyIcebergEngine, error) {
+	dir, err := readersTool.Ensure(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	w, err := startWorker(python(dir), "pyiceberg_worker.py", nil)
+	if err != nil {
+		return nil, err
+	}
+	return &PyIcebergEngine{w}, nil
+}
+
+// Stop ends a PyIceberg of StartPyIceberg.
+func (p *PyIcebergEngine) Stop() { p.w.stop() }
 
 // ScanOptions narrows a scan; at most one of Snapshot, Ref and AsOf is set.
 type ScanOptions struct {
@@ -63,13 +82,25 @@ func (p *PyIcebergEngine) call(t testing.TB, op string, args map[string]any, int
 // PyIceberg's: uri, warehouse, token, s3.endpoint …; type rest is the default.
 func (p *PyIcebergEngine) Catalog(t testing.TB, name string, properties ...map[string]string) {
 	t.Helper()
+	if err := p.TryCatalog(context.Background(), name, properties...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TryCatalog is Catalog, with PyIceberg's error.
+func (p *PyIcebergEngine) TryCatalog(ctx context.Context, name string, properties ...map[string]string) error {
 	all := map[string]string{"type": "rest"}
 	for _, m := range properties {
 		for k, v := range m {
 			all[k] = v
 		}
 	}
-	p.call(t, "catalog", map[string]any{"name": name, "properties": all}, nil)
+	ctx, cancel := context.WithTimeout(ctx, queryLimit)
+	defer cancel()
+	if err := p.w.call(ctx, "catalog", map[string]any{"name": name, "properties": all}, nil); err != nil {
+		return fmt.Errorf("open catalog %s in PyIceberg: %w", name, err)
+	}
+	return nil
 }
 
 // TryScan reads a table's rows and gives PyIceberg's error as it is. With

@@ -1,0 +1,211 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"firn/cmd/firn/life"
+	"firn/compaction"
+	"firn/lake/object"
+)
+
+// lifetime is a table that lives faster than the clock: a transaction, and an
+// epoch, for each second of its own time. Its changes come from a generator, and
+// what the lake holds is compared with the generator's ledger.
+type lifetime struct {
+	epochs, epochsShort int
+	scans               int // of each kind, by each reader
+}
+
+// What one epoch changes, and how many rows there are before.
+const (
+	lifeRows, lifeRowsShort       = 5_000_000, 5_000
+	lifeChanges, lifeChangesShort = 1_000, 100
+)
+
+// boundOf is how many data files a table of so many bytes may have.
+func boundOf(bytes, target int64) float64 { return 2*float64(bytes)/float64(target) + 16 }
+
+func (l lifetime) run(ctx context.Context, r *rig, result *Result) (err error) {
+	o := compaction.Options{TargetBytes: r.size(128<<20, 1<<20)}
+	ledger := life.NewLedger(r.size(lifeRows, lifeRowsShort), uint64(r.o.seed))
+	r.say("loading %s rows", grouped(ledger.Rows()))
+	m, err := r.life(ctx, "life", ledger, &o)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.Stop()) }()
+	if err := l.live(ctx, r, m, o, result); err != nil {
+		return err
+	}
+	if err := m.Stop(); err != nil {
+		return err
+	}
+	if n := m.Engine.Lake.Counters().Restarts.Load(); n > 0 {
+		return fmt.Errorf("the mirror contradicted itself %d times", n)
+	}
+	r.say("writing the same rows freshly")
+	fresh, err := r.life(ctx, "fresh", ledger, nil)
+	if err != nil {
+		return err
+	}
+	if err := fresh.Stop(); err != nil {
+		return err
+	}
+	return l.compare(ctx, r, ledger, m, fresh, result)
+}
+
+// life begins a life in a lake of that name.
+func (r *rig) life(ctx context.Context, lake string, ledger *life.Ledger, o *compaction.Options) (*life.Life, error) {
+	return life.Start(ctx, life.Options{
+		Warehouse: "s3://" + bucket + "/" + lake, StateDir: filepath.Join(r.dir, "state-"+lake), Ledger: ledger, Compaction: o,
+		Object: object.Options{Endpoint: r.s3.Endpoint, Region: r.s3.Region, AccessKeyID: r.s3.AccessKey, SecretAccessKey: r.s3.SecretKey},
+		// An hour, by the table's clock.
+		Grace: time.Duration(r.size(60, 2)) * time.Second,
+	})
+}
+
+// live lives, and says what it was like.
+func (l lifetime) live(ctx context.Context, r *rig, m *life.Life, o compaction.Options, result *Result) error {
+	epochs, changes := int(r.size(int64(l.epochs), int64(l.epochsShort))), int(r.size(lifeChanges, lifeChangesShort))
+	r.say("%s epochs of %s changes", grouped(int64(epochs)), grouped(int64(changes)))
+	c := m.Engine.Lake.Counters()
+	title := fmt.Sprintf("%s epochs", grouped(int64(epochs)))
+	files := Series{Plot: "files", Name: title, X: "epochs, a second each", Y: "live data files"}
+	bound := files
+	bound.Name = title + ": bound"
+	amplified := Series{Plot: "amplification", Name: title, X: files.X, Y: "bytes written, of data files, over bytes ingested"}
+	commit := Series{Plot: "life", Name: title, X: files.X, Y: "time of a commit, ms"}
+	var took []time.Duration
+	var fullest float64
+	var deletes int
+	landed, rewritten := c.BytesWritten.Load(), c.RewrittenBytes.Load()
+	amplification := func() float64 {
+		in := float64(c.BytesWritten.Load() - landed)
+		return (in + float64(c.RewrittenBytes.Load()-rewritten)) / in
+	}
+	_, store, err := r.storeTraffic(ctx)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	for n := range epochs {
+		one, err := m.Epoch(ctx, changes)
+		if err != nil {
+			return fmt.Errorf("epoch %d: %w", n, err)
+		}
+		took = append(took, one)
+		t := m.Table()
+		most := boundOf(t.Bytes, o.TargetBytes)
+		fullest, deletes = max(fullest, float64(t.DataFiles)/most), max(deletes, t.DeleteFiles)
+		if every := max(epochs/100, 1); n%every == every-1 {
+			x := float64(n + 1)
+			files.Points = append(files.Points, [2]float64{x, float64(t.DataFiles)})
+			bound.Points = append(bound.Points, [2]float64{x, most})
+			amplified.Points = append(amplified.Points, [2]float64{x, amplification()})
+			commit.Points = append(commit.Points, [2]float64{x, medianTime(took[n+1-every:]).Seconds() * 1e3})
+		}
+		if n%max(epochs/10, 1) == 0 {
+			r.say("epoch %s: %d data files, write amplification %.2f, commits of %.1f ms", grouped(int64(n)), t.DataFiles, amplification(),
+				medianTime(took[max(0, n-100):]).Seconds()*1e3)
+		}
+	}
+	wall := time.Since(began)
+	// A window of commits, so that rewrites beside them weigh as they do on the
+	// whole.
+	window := min(500, max(1, (epochs-100)/2))
+	first, last := medianTime(took[min(100, epochs-1):min(100+window, epochs)]), medianTime(took[epochs-window:])
+	t := m.Table()
+	result.add("epochs", float64(epochs), "")
+	result.add("rows at the end", float64(t.Rows), "")
+	result.add("bytes at the end", float64(t.Bytes)/(1<<20), "MB")
+	result.add("data files at the end", float64(t.DataFiles), "")
+	result.add("of the bound on data files, at most", fullest, "×")
+	result.add("delete files, at most", float64(deletes), "")
+	result.add("write amplification", amplification(), "×")
+	result.add("rewrites", float64(c.Rewrites.Load()), "")
+	result.add("commit after 100", first.Seconds()*1e3, "ms")
+	result.add("commit at the end", last.Seconds()*1e3, "ms")
+	result.add("commit at the end against after 100", last.Seconds()/first.Seconds(), "×")
+	result.add("faster than the clock", float64(epochs)/wall.Seconds(), "×")
+	_, after, err := r.storeTraffic(ctx)
+	if err != nil {
+		return err
+	}
+	result.add("bytes to the store, per byte ingested", float64(after-store)/float64(c.BytesWritten.Load()-landed), "×")
+	result.add("objects removed", float64(c.Removed.Load()), "")
+	result.Series = append(result.Series, files, bound, amplified, commit)
+	return nil
+}
+
+func medianTime(all []time.Duration) time.Duration {
+	return median(all, func(d time.Duration) time.Duration { return d })
+}
+
+// compare makes sure that both lakes hold what the ledger does, and then takes
+// the time of scans of both in turn.
+func (l lifetime) compare(ctx context.Context, r *rig, ledger *life.Ledger, lived, fresh *life.Life, result *Result) (err error) {
+	lakes := []struct {
+		name string
+		*life.Life
+	}{{"life", lived}, {"fresh", fresh}}
+	if err := r.openStore(ctx); err != nil {
+		return err
+	}
+	scans, err := r.scans(ctx)
+	if err != nil {
+		return err
+	}
+	defer scans.close()
+	for _, x := range lakes {
+		log, store := x.Catalog()
+		if err := scans.open(ctx, x.name, log, store); err != nil {
+			return err
+		}
+	}
+	r.say("comparing")
+	rows, sum := ledger.Sum()
+	for _, x := range lakes {
+		got, err := r.duckdb.Try(ctx, fmt.Sprintf(life.SumSQL, x.name+".public.events"))
+		if err != nil {
+			return fmt.Errorf("sum up the lake: %w", err)
+		}
+		if got := got.Rows[0]; got[0] != rows || got[1] != sum {
+			return fmt.Errorf("the lake %s is wrong: the source had %s rows (sum of hashes %s), the lake has %s (%s)", x.name, rows, sum, got[0], got[1])
+		}
+	}
+	for _, reader := range []string{"DuckDB", "PyIceberg"} {
+		r.say("scanning by %s", reader)
+		worst := 0.0
+		for _, q := range scans.by(reader) {
+			took := map[string][]time.Duration{}
+			for round := range int(r.size(int64(l.scans), 1)) + 1 {
+				for _, x := range lakes {
+					one, err := q.scan(ctx, x.name)
+					if err != nil {
+						return fmt.Errorf("scan by %s: %w", reader, err)
+					}
+					if round > 0 { // the first one warms up
+						took[x.name] = append(took[x.name], one)
+					}
+				}
+			}
+			a, b := medianTime(took["life"]), medianTime(took["fresh"])
+			result.add(fmt.Sprintf("%s by %s", q.about, reader), a.Seconds(), "s")
+			result.add(fmt.Sprintf("%s by %s, freshly written", q.about, reader), b.Seconds(), "s")
+			worst = max(worst, a.Seconds()/b.Seconds())
+		}
+		result.add("scan by "+reader+" against freshly written", worst, "×")
+	}
+	return nil
+}
+
+var lives = []workload{
+	{kind: "life", name: "hours", about: "two hours of epochs, a second each by the table's clock, over 5M rows: 7,200 of 1,000 changes, 20 % random updates, 5 % random deletes", disk: 12 * gigabyte,
+		run: lifetime{epochs: 7_200, epochsShort: 60, scans: 7}.run},
+	{kind: "life", name: "day", about: "a day of such epochs: 86,400", disk: 40 * gigabyte, big: true,
+		run: lifetime{epochs: 86_400, epochsShort: 30, scans: 5}.run},
+}
