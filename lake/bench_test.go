@@ -132,7 +132,7 @@ func BenchmarkCopy(b *testing.B) {
 	require.NoError(b, t.index.Reset())
 	row := newBenchRow()
 	b.ReportAllocs()
-	require.NoError(b, t.index.Load(func(put func(index.Key, index.Loc) error) error {
+	require.NoError(b, t.index.Load(0, func(put func(index.Key, index.Loc) error) error {
 		c := benchCopier(b, s, t, put)
 		for i := range b.N {
 			if err := c.take(b.Context(), row.copied(i)); err != nil {

@@ -20,9 +20,6 @@ func (s *session) copyTable(ctx context.Context, snap Snapshot, t *wal.Table, ta
 		if err := table.index.Reset(); err != nil {
 			return nil, err
 		}
-		if err := table.index.Reserve(p.total.Load()); err != nil {
-			return nil, err
-		}
 	}
 	text := make([]bool, len(t.Columns))
 	for i, c := range t.Columns {
@@ -45,7 +42,7 @@ func (s *session) copyTable(ctx context.Context, snap Snapshot, t *wal.Table, ta
 	}
 	var err error
 	if table.index != nil {
-		err = table.index.Load(copyAll)
+		err = table.index.Load(p.total.Load(), copyAll)
 	} else {
 		err = copyAll(func(index.Key, index.Loc) error { return nil })
 	}

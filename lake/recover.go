@@ -164,7 +164,7 @@ func (t *Table) catchUp(ctx context.Context, epoch uint64) error {
 	}
 	names := t.fileNames()
 	if t.index.State().Phase == index.Empty {
-		err := t.index.Load(func(put func(index.Key, index.Loc) error) error { return t.readKeys(ctx, put) })
+		err := t.index.Load(t.live, func(put func(index.Key, index.Loc) error) error { return t.readKeys(ctx, put) })
 		if err != nil {
 			return err
 		}

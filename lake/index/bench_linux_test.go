@@ -44,8 +44,7 @@ func BenchmarkIndex(b *testing.B) {
 			runtime.LockOSThread()
 			defer runtime.UnlockOSThread()
 			start := threadCPU()
-			require.NoError(b, x.Reserve(keys))
-			require.NoError(b, x.Load(func(put func(Key, Loc) error) error {
+			require.NoError(b, x.Load(keys, func(put func(Key, Loc) error) error {
 				for i := range uint64(keys) {
 					if err := put(key(i), Loc{1, uint32(i)}); err != nil {
 						return err

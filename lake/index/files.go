@@ -189,6 +189,15 @@ func (f *scratch) alloc(log2, depth uint8, top uint64) (*segment, error) {
 }
 
 func mapDeleted(dir string, size int64) ([]byte, error) {
+	file, err := createDeleted(dir)
+	if err != nil {
+		return nil, err
+	}
+	return mapNew(file, size)
+}
+
+// createDeleted makes a file that is gone with the process.
+func createDeleted(dir string) (*os.File, error) {
 	file, err := os.CreateTemp(dir, overlayPrefix+"*")
 	if err != nil {
 		return nil, err
@@ -197,7 +206,7 @@ func mapDeleted(dir string, size int64) ([]byte, error) {
 		file.Close()
 		return nil, err
 	}
-	return mapNew(file, size)
+	return file, nil
 }
 
 // mapNew gives a new file its size and its blocks, maps it and closes it. All

@@ -62,7 +62,7 @@ func exhaust(t *testing.T, dir string, want error, release func()) {
 
 	// A load.
 	require.NoError(t, x.Reset())
-	err = x.Load(func(put func(Key, Loc) error) error {
+	err = x.Load(0, func(put func(Key, Loc) error) error {
 		for i := range uint64(10_000_000) {
 			if err := put(Key{Lo: i}, Loc{1, uint32(i)}); err != nil {
 				return err

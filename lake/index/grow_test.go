@@ -13,7 +13,7 @@ func TestMergeRoomForLevels(t *testing.T) {
 	for keys := uint64(1); keys <= 40; keys++ {
 		x, err := Open(t.TempDir(), Options{Multi: true})
 		require.NoError(t, err)
-		require.NoError(t, x.Load(func(func(Key, Loc) error) error { return nil }))
+		require.NoError(t, x.Load(0, func(func(Key, Loc) error) error { return nil }))
 		require.NoError(t, x.CommitLoad(1, 1, nil))
 		files := []FileName{{No: 1, Path: "f"}}
 		done := make(chan struct{})

@@ -11,7 +11,7 @@ import (
 
 // small makes segments split after some hundred keys.
 func small(o Options) Options {
-	o.baseLog, o.overlayLog, o.heapBytes = 9, 8, 8<<10
+	o.baseLog, o.overlayLog, o.heapBytes, o.directRows = 9, 8, 8<<10, 30
 	return o
 }
 

@@ -37,6 +37,7 @@
 package index
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -103,9 +104,11 @@ type Options struct {
 	// BootID is the identity of this run of the machine; default the kernel's.
 	BootID string
 
-	// Sizes beyond which segments split, as powers of two; tests make them small.
+	// Sizes beyond which segments split, as powers of two, and a load's rows are
+	// spooled; tests make them small.
 	baseLog, overlayLog uint8
 	heapBytes           int64
+	directRows          int64
 }
 
 // Phase is what an index can be.
@@ -178,6 +181,7 @@ func Open(dir string, o Options) (*Index, error) {
 	if o.baseLog == 0 {
 		o.baseLog, o.overlayLog, o.heapBytes = maxBaseLog, maxOverlayLog, heapBytes
 	}
+	o.directRows = cmp.Or(o.directRows, directRows)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("create index folder: %w", err)
 	}

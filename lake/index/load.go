@@ -6,11 +6,17 @@ import "fmt"
 // so that their cache misses overlap.
 const loadAhead = 32
 
+// directRows is how many rows a load puts straight into the segments (256 MB of
+// them, if keys are not wide); the rows of a larger one are spooled.
+const directRows = 8 << 20
+
 // loader puts rows into the segments of an index that has no commit yet.
 type loader struct {
 	x      *Index
 	rows   [loadAhead]loadRow
 	n      int
+	direct int64  // rows that may still be put straight in
+	spool  *spool // the others; nil: none yet
 	failed error
 }
 
@@ -20,23 +26,24 @@ type loadRow struct {
 	loc  Loc
 }
 
-// Load puts rows straight into the segments of an index that is Empty: the
-// first load of a table, or a rebuild. It may be called several times before
-// CommitLoad, and nothing else may be in between. With unique keys a key given
-// twice is [ErrDuplicate], of which put may tell a few rows late. After an error
-// the index is as after Reset.
-func (x *Index) Load(fn func(put func(Key, Loc) error) error) error {
+// Load puts rows into the segments of an index that is Empty: the first load of
+// a table, or a rebuild. About so many are expected, or an unknown number if that
+// is 0; for what comes of them room is made at once. It may be called several
+// times before CommitLoad, and nothing else may be in between. With unique keys
+// a key given twice is [ErrDuplicate], perhaps not of put but of Load. Rows of a
+// large load go to a deleted file in the index's folder first (16 or 24 bytes
+// each), and at the end from there into the segments. After an error the index is
+// as after Reset.
+func (x *Index) Load(expected int64, fn func(put func(Key, Loc) error) error) error {
 	if x.state.Phase != Empty {
 		return fmt.Errorf("load index: index is %v: %w", x.state.Phase, ErrState)
 	}
 	x.loading = true
-	err := x.guard(func() error {
-		l := &loader{x: x}
-		if err := fn(l.put); err != nil {
-			return err
-		}
-		return l.flush()
-	})
+	l := &loader{x: x, direct: x.o.directRows}
+	err := x.guard(func() error { return l.load(expected, fn) })
+	if l.spool != nil {
+		l.spool.close()
+	}
 	if err == nil {
 		return nil
 	}
@@ -45,6 +52,37 @@ func (x *Index) Load(fn func(put func(Key, Loc) error) error) error {
 		return fmt.Errorf("%w; then %w", err, reset)
 	}
 	return err
+}
+
+func (l *loader) load(expected int64, fn func(put func(Key, Loc) error) error) error {
+	base := l.x.base
+	if expected > l.direct {
+		l.direct = 0
+	} else if err := l.reserve(expected); err != nil {
+		return err
+	}
+	if err := fn(l.put); err != nil {
+		return err
+	}
+	if l.spool != nil {
+		if err := l.reserve(l.spool.rows); err != nil {
+			return err
+		}
+		err := l.spool.each(func(k Key, w uint64) error { return l.add(base.hash(k), k, locOf(w)) })
+		if err != nil {
+			return err
+		}
+	}
+	return l.flush()
+}
+
+// reserve makes room for so many rows if there are none yet, so that the
+// segments need not grow by steps. What is too much stays unused on disk.
+func (l *loader) reserve(rows int64) error {
+	if base := l.x.base; rows > 0 && base.live() == 0 && l.n == 0 {
+		return base.reserve(rows)
+	}
+	return nil
 }
 
 func (l *loader) put(k Key, loc Loc) error {
@@ -61,6 +99,21 @@ func (l *loader) put(k Key, loc Loc) error {
 	}
 	x.loaded.add(loc.File)
 	h, k := x.keyed(k)
+	if l.direct > 0 {
+		l.direct--
+		return l.add(h, k, loc)
+	}
+	if l.spool == nil {
+		if l.spool, l.failed = newSpool(x.dir, x.words()); l.failed != nil {
+			return l.failed
+		}
+	}
+	l.failed = l.spool.add(h, k, loc.word())
+	return l.failed
+}
+
+// add puts a row in, some rows later.
+func (l *loader) add(h uint64, k Key, loc Loc) error {
 	l.rows[l.n] = loadRow{hash: h, key: k, loc: loc}
 	if l.n++; l.n == loadAhead {
 		return l.flush()
@@ -92,19 +145,6 @@ func (l *loader) flush() error {
 		if l.failed != nil {
 			return l.failed
 		}
-	}
-	return nil
-}
-
-// Reserve makes room for a Load of about so many rows into an index that is
-// Empty, so that it need not grow by steps. What is too much stays unused on
-// disk.
-func (x *Index) Reserve(rows int64) error {
-	if x.state.Phase != Empty || x.base.live() > 0 {
-		return fmt.Errorf("reserve index: index is %v: %w", x.state.Phase, ErrState)
-	}
-	if err := x.guard(func() error { return x.base.reserve(rows) }); err != nil {
-		return fmt.Errorf("reserve index for %d rows: %w", rows, err)
 	}
 	return nil
 }

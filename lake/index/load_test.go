@@ -1,55 +1,67 @@
 package index
 
 import (
+	"os"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 )
 
-// TestReserve loads fewer, as many and more rows than room was made for.
-func TestReserve(t *testing.T) {
-	for _, o := range []Options{{baseLog: 9, overlayLog: 9}, {Wide: true, baseLog: 9, overlayLog: 9}, {Multi: true, baseLog: 9, overlayLog: 9}} {
-		for _, expected := range []int64{0, 1, 100, 400, 5000, 100_000} {
-			dir := t.TempDir()
-			x, err := Open(dir, o)
-			require.NoError(t, err)
-			require.NoError(t, x.Reserve(expected))
-			const rows = 5000
-			key := func(i uint64) Key {
-				k := Key{Lo: i}
-				if x.o.Wide {
-					k.Hi = mix(i) &^ levelMask
+// TestLoad loads fewer, as many and more rows than are expected, straight into
+// segments, by way of a spool, and half of each.
+func TestLoad(t *testing.T) {
+	for _, o := range []Options{{}, {Wide: true}, {Multi: true}} {
+		for _, direct := range []int64{1, 20_001, 100_000} {
+			for _, expected := range []int64{0, 1, 100, 400, 40_000, 100_000} {
+				o.baseLog, o.overlayLog, o.directRows = 12, 9, direct
+				dir := t.TempDir()
+				x, err := Open(dir, o)
+				require.NoError(t, err)
+				const rows = 40_000 // a part of a spool is longer than a block in some
+				key := func(i uint64) Key {
+					k := Key{Lo: i}
+					if x.o.Wide {
+						k.Hi = mix(i) &^ levelMask
+					}
+					return k
 				}
-				return k
-			}
-			require.NoError(t, x.Load(func(put func(Key, Loc) error) error {
+				require.NoError(t, x.Load(expected, func(put func(Key, Loc) error) error {
+					for i := range uint64(rows) {
+						require.NoError(t, put(key(i), Loc{1, uint32(i)}))
+					}
+					return nil
+				}))
+				require.NoError(t, x.CommitLoad(1, 1, []FileName{{No: 1, Path: "a"}}))
+				require.NoError(t, x.Close())
+				x, err = Open(dir, o)
+				require.NoError(t, err)
+				require.EqualValues(t, rows, x.Len())
 				for i := range uint64(rows) {
-					require.NoError(t, put(key(i), Loc{1, uint32(i)}))
+					l, ok := x.Get(key(i))
+					require.True(t, ok)
+					require.Equal(t, Loc{1, uint32(i)}, l)
 				}
-				return nil
-			}))
-			require.NoError(t, x.CommitLoad(1, 1, []FileName{{No: 1, Path: "a"}}))
-			require.ErrorIs(t, x.Reserve(1), ErrState)
-			require.NoError(t, x.Close())
-			x, err = Open(dir, o)
-			require.NoError(t, err)
-			require.EqualValues(t, rows, x.Len())
-			for i := range uint64(rows) {
-				l, ok := x.Get(key(i))
-				require.True(t, ok)
-				require.Equal(t, Loc{1, uint32(i)}, l)
+				require.NoError(t, x.Close())
+				left, err := os.ReadDir(dir)
+				require.NoError(t, err)
+				for _, f := range left {
+					require.NotContains(t, f.Name(), overlayPrefix)
+				}
 			}
-			require.NoError(t, x.Close())
 		}
 	}
 }
 
 // TestLoadTellsDuplicates: however late.
 func TestLoadTellsDuplicates(t *testing.T) {
-	for _, rows := range []int{2, loadAhead, loadAhead + 1, 3*loadAhead - 1} {
-		x, err := Open(t.TempDir(), Options{})
+	for i, rows := range []int{2, loadAhead, loadAhead + 1, 3*loadAhead - 1, 3*loadAhead - 1} {
+		o := Options{}
+		if i == 4 {
+			o.directRows = 1
+		}
+		x, err := Open(t.TempDir(), o)
 		require.NoError(t, err)
-		err = x.Load(func(put func(Key, Loc) error) error {
+		err = x.Load(0, func(put func(Key, Loc) error) error {
 			for i := range rows {
 				if err := put(Key{Lo: uint64(i % (rows - 1))}, Loc{1, uint32(i)}); err != nil {
 					return err
@@ -77,7 +89,7 @@ func TestNoAllocations(t *testing.T) {
 			}
 			return k
 		}
-		require.NoError(t, x.Load(func(put func(Key, Loc) error) error {
+		require.NoError(t, x.Load(0, func(put func(Key, Loc) error) error {
 			for i := range keys {
 				if err := put(key(i), Loc{1, uint32(i)}); err != nil {
 					return err

@@ -206,7 +206,7 @@ func (m *machine) rebuild(r *rapid.T) {
 	require.Equal(r, State{}, m.x.State())
 	no := m.x.NextFile()
 	m.base = rowsOf{}
-	require.NoError(r, m.x.Load(func(put func(Key, Loc) error) error {
+	require.NoError(r, m.x.Load(int64(rapid.IntRange(0, 60).Draw(r, "expected")), func(put func(Key, Loc) error) error {
 		for i, k := range m.keys[:rapid.IntRange(0, len(m.keys)-1).Draw(r, "load")] {
 			l := Loc{no, uint32(i)}
 			m.base.put(k, l, m.o.Multi)

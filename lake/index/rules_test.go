@@ -35,14 +35,14 @@ func TestRule19(t *testing.T) {
 	require.NoError(t, x.Seal())
 	require.ErrorIs(t, x.Merge(4, 4, []FileName{{No: no, Path: "file 2"}}, nil), ErrFile)
 	require.NoError(t, x.Reset())
-	err := x.Load(func(put func(Key, Loc) error) error {
+	err := x.Load(0, func(put func(Key, Loc) error) error {
 		require.NoError(t, put(Key{Lo: 7}, Loc{1, 1}))
 		return put(Key{Lo: 7}, Loc{1, 2})
 	})
 	require.ErrorIs(t, err, ErrDuplicate)
 	require.Equal(t, State{}, x.State())
 	require.Zero(t, x.Len())
-	require.NoError(t, x.Load(func(put func(Key, Loc) error) error { return put(Key{Lo: 7}, Loc{9, 1}) }))
+	require.NoError(t, x.Load(0, func(put func(Key, Loc) error) error { return put(Key{Lo: 7}, Loc{9, 1}) }))
 	require.ErrorIs(t, x.CommitLoad(1, 1, []FileName{{No: 8, Path: "file 8"}}), ErrFile)
 }
 
@@ -163,7 +163,7 @@ func TestRule22EqualRows(t *testing.T) {
 	x := reopen(t, t.TempDir(), Options{Multi: true})
 	k, files := Key{Hi: 1 << 60, Lo: 5}, []FileName{{No: 1, Path: "file 1"}}
 	start := time.Now()
-	require.NoError(t, x.Load(func(put func(Key, Loc) error) error {
+	require.NoError(t, x.Load(0, func(put func(Key, Loc) error) error {
 		for i := range n {
 			if err := put(k, Loc{1, i}); err != nil {
 				return err

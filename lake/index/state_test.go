@@ -15,7 +15,7 @@ func fill(t *testing.T, dir string, o Options, n uint64) *Index {
 	x, err := Open(dir, o)
 	require.NoError(t, err)
 	no := x.NextFile()
-	require.NoError(t, x.Load(func(put func(Key, Loc) error) error {
+	require.NoError(t, x.Load(0, func(put func(Key, Loc) error) error {
 		for i := range n {
 			if err := put(keyFor(o, i), Loc{no, uint32(i)}); err != nil {
 				return err
@@ -275,7 +275,7 @@ func TestLoadInterrupted(t *testing.T) {
 	dir := t.TempDir()
 	o := small(Options{})
 	x := reopen(t, dir, o)
-	require.NoError(t, x.Load(func(put func(Key, Loc) error) error {
+	require.NoError(t, x.Load(0, func(put func(Key, Loc) error) error {
 		for i := range uint64(3000) {
 			require.NoError(t, put(Key{Lo: i}, Loc{1, 1}))
 		}
