@@ -34,6 +34,7 @@ const (
 type segmentID struct {
 	id          uint64
 	log2, depth uint8
+	delta       bool
 	top         uint64
 }
 
@@ -73,7 +74,7 @@ func (f *segmentFiles) alloc(log2, depth uint8, top uint64) (*segment, error) {
 // open maps a segment of which the journal speaks. An error means that the file
 // is not what the journal says.
 func (f *segmentFiles) open(d segmentID) (*segment, error) {
-	if d.log2 < minLog || d.log2 > maxBaseLog || d.depth > maxDepth {
+	if d.log2 > maxBaseLog || d.depth > maxDepth {
 		return nil, fmt.Errorf("index segment %d has 2^%d slots at depth %d", d.id, d.log2, d.depth)
 	}
 	file, err := os.OpenFile(filepath.Join(f.dir, segmentName(d.id)), os.O_RDWR, 0)
@@ -106,7 +107,7 @@ func (f *segmentFiles) open(d segmentID) (*segment, error) {
 }
 
 func (f *segmentFiles) segment(m []byte, d segmentID) *segment {
-	s := &segment{id: d.id, mapped: m}
+	s := &segment{id: d.id, mapped: m, delta: d.delta}
 	s.shape(numbers(m[headerBytes:]), f.words, d.log2, d.depth, d.top, f.maxLog)
 	s.free = func() {
 		s.unmap()

@@ -12,6 +12,7 @@ import (
 // small makes segments split after some hundred keys.
 func small(o Options) Options {
 	o.baseLog, o.overlayLog, o.heapBytes, o.directRows = 9, 8, 8<<10, 30
+	o.deltaLog, o.deltaFrom = 6, 100
 	return o
 }
 

@@ -109,6 +109,8 @@ type Options struct {
 	baseLog, overlayLog uint8
 	heapBytes           int64
 	directRows          int64
+	deltaLog            uint8
+	deltaFrom           int64
 }
 
 // Phase is what an index can be.
@@ -161,6 +163,7 @@ type Index struct {
 	clean   bool // everything is on disk and the journal's last record says so
 	files   *segmentFiles
 	base    *table
+	delta   *table // changes on their way into base; nil: they go there at once
 
 	scratch    *scratch
 	filling    *overlay
@@ -182,6 +185,7 @@ func Open(dir string, o Options) (*Index, error) {
 		o.baseLog, o.overlayLog, o.heapBytes = maxBaseLog, maxOverlayLog, heapBytes
 	}
 	o.directRows = cmp.Or(o.directRows, directRows)
+	o.deltaLog, o.deltaFrom = cmp.Or(o.deltaLog, deltaLog), cmp.Or(o.deltaFrom, deltaFrom)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("create index folder: %w", err)
 	}
@@ -259,22 +263,33 @@ func (x *Index) adopt(path string, r *recovered) error {
 	x.files.seed, x.files.next = r.seed, r.nextSegment
 	x.clean = r.clean
 	x.base = x.newTable(x.files.alloc, x.swapBase, x.o.baseLog)
-	found := make([]*segment, 0, len(r.segments))
+	var found, delta []*segment
 	err := func() error {
 		for _, d := range r.segments {
 			s, err := x.files.open(d)
 			if err != nil {
 				return err
 			}
-			found = append(found, s)
+			if d.delta {
+				delta = append(delta, s)
+			} else {
+				found = append(found, s)
+			}
 			if r.phase == Applying {
 				s.recount()
+			}
+		}
+		if len(delta) > 0 {
+			x.delta = x.newDelta()
+			if err := x.delta.restore(delta); err != nil {
+				return err
 			}
 		}
 		return x.base.restore(found)
 	}()
 	if err != nil {
-		for _, s := range found {
+		x.delta = nil
+		for _, s := range append(found, delta...) {
 			s.unmap()
 		}
 		x.distrust(r, err.Error())
@@ -313,7 +328,7 @@ func (x *Index) begin(nextFile uint32, sync bool) error {
 	x.seed, x.nextFile, x.names, x.pending = seed, nextFile, map[uint32]string{}, nil
 	x.state, x.loading, x.loaded, x.clean = State{}, false, nil, false
 	x.files.seed = seed
-	x.base = x.newTable(x.files.alloc, x.swapBase, x.o.baseLog)
+	x.base, x.delta = x.newTable(x.files.alloc, x.swapBase, x.o.baseLog), nil
 	x.newOverlays()
 	return x.rewriteJournal(sync)
 }
@@ -341,7 +356,7 @@ func (x *Index) newOverlays() {
 // sweep removes files that no journal record names: what a kill left behind.
 func (x *Index) sweep() error {
 	known := map[string]bool{}
-	for _, s := range x.base.all() {
+	for _, s := range x.segments() {
 		known[segmentName(s.id)] = true
 	}
 	entries, err := os.ReadDir(x.dir)
@@ -365,12 +380,27 @@ func (x *Index) sweep() error {
 func (x *Index) State() State { return x.state }
 
 // Len is the number of rows in the segments, changes in the overlays left out.
-func (x *Index) Len() int64 { return x.base.live() }
+func (x *Index) Len() int64 {
+	n := x.base.live()
+	if x.delta != nil {
+		// fn returns no error
+		_ = x.delta.each(func(k Key, w uint64) error {
+			if x.base.get(x.base.hash(k), k) != wordEmpty {
+				n--
+			}
+			if isLoc(w) {
+				n++
+			}
+			return nil
+		})
+	}
+	return n
+}
 
 // Bytes is what the index takes: of disk for segments, of memory for changes
 // not yet committed, and of disk for such changes beyond OverlayMemory.
 func (x *Index) Bytes() (disk, memory, spilled int64) {
-	for _, s := range x.base.all() {
+	for _, s := range x.segments() {
 		disk += int64(len(s.mapped))
 	}
 	return disk, x.scratch.used, x.scratch.spilled
@@ -409,7 +439,7 @@ func (x *Index) Reset() error {
 	if next >= VirtualFile {
 		next = 1
 	}
-	old := x.base
+	old := x.stored()
 	if x.journal != nil {
 		x.journal.close()
 		x.journal = nil
@@ -417,7 +447,9 @@ func (x *Index) Reset() error {
 	if err := x.begin(next, true); err != nil {
 		return fmt.Errorf("reset index: %w", err)
 	}
-	old.unmap()
+	for _, t := range old {
+		t.unmap()
+	}
 	return x.sweep()
 }
 
@@ -438,7 +470,7 @@ func (x *Index) sync() error {
 		return nil
 	}
 	x.storeCounts()
-	for _, s := range x.base.all() {
+	for _, s := range x.segments() {
 		if s.mapped == nil {
 			continue
 		}
@@ -466,7 +498,9 @@ func (x *Index) release() {
 		}
 	}
 	if x.base != nil {
-		x.base.unmap()
+		for _, t := range x.stored() {
+			t.unmap()
+		}
 	}
 	if x.journal != nil {
 		x.journal.close()

@@ -21,7 +21,7 @@ import (
 // own sum so that a damaged one is not taken for that.
 const (
 	journalName    = "journal"
-	journalVersion = 1
+	journalVersion = 2
 	frameBytes     = 12
 
 	recFull   = 'F' // everything, first in a journal: phase Empty or At
@@ -268,7 +268,7 @@ func recordFull(x *Index) []byte {
 		b = binary.AppendUvarint(b, v)
 	}
 	b = appendFiles(b, x.Files())
-	return appendSegments(b, x.base.all())
+	return appendSegments(b, x.segments())
 }
 
 func recordOpened(boot string) []byte { return appendString([]byte{recOpened}, boot) }
@@ -323,7 +323,11 @@ func appendSegments(b []byte, segments []*segment) []byte {
 	for _, s := range segments {
 		if s.id != 0 {
 			b = binary.AppendUvarint(b, s.id)
-			b = append(b, s.log2, s.depth)
+			delta := byte(0)
+			if s.delta {
+				delta = 1
+			}
+			b = append(b, s.log2, s.depth, delta)
 			b = binary.AppendUvarint(b, s.top)
 		}
 	}
@@ -385,7 +389,7 @@ func (d *decoder) files() []FileName {
 func (d *decoder) segments() []segmentID {
 	var out []segmentID
 	for range d.count() {
-		out = append(out, segmentID{id: d.uint(), log2: d.byte(), depth: d.byte(), top: d.uint()})
+		out = append(out, segmentID{id: d.uint(), log2: d.byte(), depth: d.byte(), delta: d.byte() == 1, top: d.uint()})
 	}
 	return out
 }

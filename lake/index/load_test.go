@@ -32,7 +32,7 @@ func TestLoad(t *testing.T) {
 					return nil
 				}))
 				require.NoError(t, x.CommitLoad(1, 1, []FileName{{No: 1, Path: "a"}}))
-				require.NoError(t, x.Close())
+				crash(x)
 				x, err = Open(dir, o)
 				require.NoError(t, err)
 				require.EqualValues(t, rows, x.Len())
@@ -41,7 +41,7 @@ func TestLoad(t *testing.T) {
 					require.True(t, ok)
 					require.Equal(t, Loc{1, uint32(i)}, l)
 				}
-				require.NoError(t, x.Close())
+				crash(x)
 				left, err := os.ReadDir(dir)
 				require.NoError(t, err)
 				for _, f := range left {

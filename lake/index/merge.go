@@ -121,7 +121,13 @@ func (x *Index) apply(o *overlay, alive fileSet, resolve func(Loc) (Loc, bool)) 
 			return err
 		}
 	}
-	if err := x.base.prepare(o.adds); err != nil {
+	to := x.base
+	if err := x.beginDelta(); err != nil {
+		return err
+	}
+	if x.delta != nil {
+		to = x.delta
+	} else if err := x.base.prepare(o.adds.each); err != nil {
 		return err
 	}
 	real := func(k Key, w uint64) (uint64, bool, error) {
@@ -155,11 +161,14 @@ func (x *Index) apply(o *overlay, alive fileSet, resolve func(Loc) (Loc, bool)) 
 				return err
 			}
 		}
-		if !ok {
+		if !ok && x.delta == nil {
 			x.base.remove(h, k)
 			return nil
 		}
-		_, err := x.base.put(h, k, w)
+		if !ok {
+			w = wordRemoved
+		}
+		_, err := to.put(h, k, w)
 		return err
 	})
 }
@@ -204,14 +213,17 @@ func (x *Index) applyRows(o *overlay, real func(Key, uint64) (uint64, bool, erro
 
 // truncateBase drops all segments.
 func (x *Index) truncateBase() error {
-	all := x.base.all()
+	all := x.segments()
 	if all[0].id == 0 {
 		return nil
 	}
 	if err := x.journal.append(recordSwap(all, nil)); err != nil {
 		return err
 	}
-	x.base.free()
+	for _, t := range x.stored() {
+		t.free()
+	}
+	x.delta = nil
 	return nil
 }
 
@@ -232,7 +244,7 @@ func (x *Index) swapBase(old *segment, repl []*segment) error {
 }
 
 func (x *Index) storeCounts() {
-	for _, s := range x.base.all() {
+	for _, s := range x.segments() {
 		s.storeCount()
 	}
 }
@@ -286,7 +298,7 @@ func (x *Index) guard(fn func() error) (err error) {
 }
 
 func (x *Index) owns(addr uintptr) bool {
-	tables := []*table{x.base}
+	tables := x.stored()
 	for _, o := range []*overlay{x.filling, x.committing} {
 		if o != nil {
 			tables = append(tables, o.tables()...)

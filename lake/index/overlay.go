@@ -76,6 +76,9 @@ func (x *Index) keyed(k Key) (uint64, Key) {
 func (x *Index) Look(k Key) {
 	h, _ := x.keyed(k)
 	x.filling.adds.look(h)
+	if x.delta != nil {
+		x.delta.look(h)
+	}
 	x.base.look(h)
 }
 
@@ -97,6 +100,11 @@ func (x *Index) Get(k Key) (Loc, bool) {
 		}
 		if o.truncated {
 			return Loc{}, false
+		}
+	}
+	if x.delta != nil {
+		if w := x.delta.get(h, k); w != wordEmpty {
+			return locOf(w), w != wordRemoved
 		}
 	}
 	w := x.base.get(h, k)

@@ -28,6 +28,8 @@ type segment struct {
 
 	coming int // rows that a merge is about to insert
 
+	delta bool // it is one of the delta's
+
 	id     uint64 // of its file; 0: none
 	mapped []byte // nil: the slots are on the heap, or there are none
 	free   func() // gives memory and file back
@@ -75,6 +77,18 @@ func (s *segment) key(i uint64) Key {
 		return Key{Lo: s.slots[j]}
 	}
 	return Key{Lo: s.slots[j], Hi: s.slots[j+1]}
+}
+
+// each calls fn with every slot in use, nearly in the order of the hash.
+func (s *segment) each(fn func(k Key, w uint64) error) error {
+	for i := uint64(0); i <= s.mask; i++ {
+		if w := s.word(i); w > wordDead {
+			if err := fn(s.key(i), w); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // setWord is the one store that makes a change visible; it is atomic so that

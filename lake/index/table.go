@@ -29,7 +29,8 @@ type table struct {
 	maxLog uint8
 	alloc  allocator
 	swap   swapper
-	keep   func(w uint64) bool // nil: all; asked where a segment is copied
+	keep   func(w uint64) bool    // nil: all; asked where a segment is copied
+	full   func(s *segment) error // makes room where there is none; nil: the segment grows
 
 	dir   []*segment
 	shift uint8  // 64 - log2(len(dir))
@@ -137,7 +138,7 @@ func (t *table) put(h uint64, k Key, w uint64) (before uint64, err error) {
 		}
 		if spot == none {
 			if s.used >= s.limit {
-				if err := t.grow(s, 0); err != nil {
+				if err := t.room(s); err != nil {
 					return 0, err
 				}
 				continue
@@ -170,15 +171,18 @@ func (t *table) remove(h uint64, k Key) uint64 {
 // each calls fn with every slot in use, nearly in the order of the hash.
 func (t *table) each(fn func(k Key, w uint64) error) error {
 	for _, s := range t.all() {
-		for i := uint64(0); i <= s.mask; i++ {
-			if w := s.word(i); w > wordDead {
-				if err := fn(s.key(i), w); err != nil {
-					return err
-				}
-			}
+		if err := s.each(fn); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+func (t *table) room(s *segment) error {
+	if t.full != nil {
+		return t.full(s)
+	}
+	return t.grow(s, 0)
 }
 
 // grow replaces a segment that is full, or would be with coming more rows: by
@@ -260,10 +264,10 @@ func (t *table) reserve(rows int64) error {
 	return nil
 }
 
-// prepare makes room for all rows of a table that is in the same order. Rows
-// that come in the order of the hash would else pile up at the front of a
+// prepare makes room for all rows that each calls its function with, in the
+// order of the hash, each time it is called. Rows that come in the order of the hash would else pile up at the front of a
 // segment that has yet to grow, as a run that each next one walks along.
-func (t *table) prepare(rows *table) error {
+func (t *table) prepare(each func(func(k Key, w uint64) error) error) error {
 	for {
 		for _, s := range t.all() {
 			s.coming = 0
@@ -271,7 +275,7 @@ func (t *table) prepare(rows *table) error {
 		count := func(want func(s *segment, h uint64, k Key) bool) bool {
 			full := false
 			// fn returns no error
-			_ = rows.each(func(k Key, w uint64) error {
+			_ = each(func(k Key, w uint64) error {
 				if !isLoc(w) {
 					return nil
 				}
