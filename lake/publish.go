@@ -138,6 +138,9 @@ type TableStore interface {
 	// Footprint counts what the current snapshot names, without I/O.
 	Footprint() Footprint
 	Prepare(ctx context.Context, c *Change) (Prepared, error)
+	// Outdated says whether what the lake keeps of its past has changed so that an
+	// empty Change is worth publishing: a tag came or went, say. No I/O.
+	Outdated() bool
 	// Adopt makes p the current state, after its publication.
 	Adopt(p Prepared)
 	// WriteHint tells readers by path which metadata is current. It may be

@@ -90,10 +90,14 @@ type sealed struct {
 }
 
 // seal ends what the open epoch did to the table and begins the next; nil if
-// there is nothing to publish.
+// there is nothing to publish. A table at rest may have to follow what the lake
+// keeps.
 func (t *Table) seal(ctx context.Context) (*sealed, error) {
 	if t.epoch == nil {
-		return nil, nil
+		if !t.store.Outdated() {
+			return nil, nil
+		}
+		t.touch()
 	}
 	if err := t.flush(ctx); err != nil {
 		return nil, err

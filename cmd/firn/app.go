@@ -26,7 +26,7 @@ type warehouse struct {
 
 // openWarehouse opens the lake, or an empty place for one.
 func openWarehouse(ctx context.Context, c *config.Config, logger *slog.Logger) (*warehouse, error) {
-	store, log, err := wire.OpenStore(ctx, wire.Options{Warehouse: c.Warehouse, Object: objectOptions(c), Logger: logger})
+	store, log, err := wire.OpenStore(ctx, wire.Options{Warehouse: c.Warehouse, Object: objectOptions(c), Retention: c.Retention.Rule(), Logger: logger})
 	if err != nil {
 		return nil, err
 	}

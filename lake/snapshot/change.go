@@ -77,6 +77,9 @@ func (p *prepared) prepare(ctx context.Context, c *lake.Change) error {
 	} else if err := p.snapshot(ctx, c, when); err != nil {
 		return err
 	}
+	if err := p.remember(ctx); err != nil {
+		return err
+	}
 	body, err := m.marshal()
 	if err != nil {
 		return err
@@ -155,7 +158,20 @@ func (p *prepared) snapshot(ctx context.Context, c *lake.Change, when int64) err
 	if err != nil {
 		return fmt.Errorf("marshal snapshot: %w", err)
 	}
-	return m.addSnapshot(snapshotDoc{id: p.snapshotID, timestampMS: when, doc: raw})
+	m.addSnapshot(snapshotDoc{id: p.snapshotID, timestampMS: when, epoch: c.Epoch, doc: raw})
+	return nil
+}
+
+// remember brings refs and history to what the lake keeps.
+func (p *prepared) remember(ctx context.Context) error {
+	var h *History
+	if p.t.o.History != nil {
+		h = p.t.o.History()
+		if err := p.meta.tag(ctx, h); err != nil {
+			return err
+		}
+	}
+	return p.meta.thin(h)
 }
 
 func newSnapshotID(m *metadata) int64 {

@@ -1,8 +1,10 @@
 package snapshot
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"testing"
 	"time"
 
@@ -17,8 +19,13 @@ import (
 func TestRule15SnapshotLogSurvivesThinning(t *testing.T) {
 	h := newHarness(t, 2, 15)
 	byTime := map[int64]int64{}
-	for range 150 {
+	past := &History{}
+	h.tab.o.History = func() *History { return past }
+	for i := range uint64(150) {
 		h.clock = h.clock.Add(20 * time.Second)
+		if i%3 == 0 {
+			past.Epochs = append(past.Epochs, h.epoch)
+		}
 		h.commit(&lake.Change{Stamp: h.stamp("schema")})
 	}
 	m := h.metadata()
@@ -27,8 +34,7 @@ func TestRule15SnapshotLogSurvivesThinning(t *testing.T) {
 		kept[s.SnapshotID] = true
 		byTime[s.TimestampMs] = s.SnapshotID
 	}
-	require.Less(t, len(kept), 150)
-	require.Greater(t, len(kept), keepNewest)
+	require.InDelta(t, 50, len(kept), 3)
 	n := 0
 	var last int64
 	for e := range m.SnapshotLogs() {
@@ -64,74 +70,151 @@ func TestRule15TimeNeverRunsBack(t *testing.T) {
 	}
 }
 
-func historyOf(t *testing.T, times []int64, refs ...int) *metadata {
-	m := &metadata{refs: map[string]ref{}, rest: map[string]json.RawMessage{}}
-	for i, ms := range times {
-		s := snapshotDoc{id: int64(i + 1), timestampMS: ms, doc: json.RawMessage(fmt.Sprint(i))}
-		for _, r := range refs {
-			if r == i {
-				m.refs[fmt.Sprint("tag", i)] = ref{snapshot: s.id, fields: map[string]json.RawMessage{}}
-			}
+// What a table lists follows from the kept epochs: of each the snapshot that it
+// shows, which may be an old one; refs' and what is newer besides.
+func TestRule14TableFollowsKeptEpochs(t *testing.T) {
+	list := func(epochs ...uint64) *metadata { // 0: somebody else's
+		m := &metadata{refs: map[string]ref{}, rest: map[string]json.RawMessage{}}
+		for i, e := range epochs {
+			m.addSnapshot(snapshotDoc{id: int64(i + 1), timestampMS: int64(i+1) * 1000, epoch: e})
 		}
-		require.NoError(t, m.addSnapshot(s))
+		return m
 	}
-	return m
+	ids := func(m *metadata) (out []int64) {
+		for _, s := range m.snapshots {
+			out = append(out, s.id)
+		}
+		require.Len(t, m.log, len(out))
+		return out
+	}
+	for _, c := range []struct {
+		name      string
+		snapshots []uint64
+		kept      []uint64
+		ref       int64
+		want      []int64
+	}{
+		{"each is an epoch's", []uint64{1, 2, 3, 4}, []uint64{1, 3}, 0, []int64{1, 3, 4}},
+		{"an epoch that the table did not move in", []uint64{1, 5, 9}, []uint64{3, 4, 8}, 0, []int64{1, 2, 3}},
+		{"before the table's first", []uint64{5, 6, 7}, []uint64{2, 6}, 0, []int64{2, 3}},
+		{"a ref's stays", []uint64{1, 2, 3, 4}, []uint64{3}, 1, []int64{1, 3, 4}},
+		{"the one on its way stays", []uint64{1, 2, 3}, []uint64{1}, 0, []int64{1, 2, 3}},
+		{"others' go with the epoch before", []uint64{1, 0, 2, 0, 0, 3, 4}, []uint64{2, 4}, 0, []int64{3, 4, 5, 7}},
+		{"others' before the first", []uint64{0, 0, 3, 4}, []uint64{4}, 0, []int64{4}},
+		{"no epoch yet", []uint64{1, 2}, nil, 0, []int64{1, 2}},
+		{"two in an epoch", []uint64{1, 2, 2, 3}, []uint64{2, 3}, 0, []int64{2, 3, 4}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := list(c.snapshots...)
+			if c.ref != 0 {
+				m.refs["r"] = ref{snapshot: c.ref, fields: map[string]json.RawMessage{}}
+			}
+			require.NoError(t, m.thin(&History{Epochs: c.kept}))
+			require.Equal(t, c.want, ids(m))
+		})
+	}
+	var many, all []uint64
+	for i := range uint64(300) {
+		many = append(many, i+1)
+		all = append(all, i+1)
+	}
+	m := list(many...)
+	require.NoError(t, m.thin(&History{Epochs: all}))
+	require.Len(t, m.snapshots, keepSnapshots+1) // and the current one, which main names
+	require.Equal(t, int64(300), m.snapshots[keepSnapshots].id)
+	m = list(many...)
+	require.NoError(t, m.thin(nil))
+	require.Len(t, m.snapshots, keepSnapshots+1)
 }
 
-func TestThinning(t *testing.T) {
-	var seconds []int64 // one a second for four hours
-	base := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC).UnixMilli()
-	for i := range int64(4 * 3600) {
-		seconds = append(seconds, base+i*1000)
+// A tag of the lake is a ref of the table, of the snapshot that the lake names;
+// refs of others are left alone, those of their names too.
+func TestRule14TagIsARef(t *testing.T) {
+	h := newHarness(t, 2, 3)
+	past := &History{Tags: map[string]uint64{}}
+	shows := map[string]int64{}
+	asked := 0
+	past.Tagged = func(_ context.Context, tag, uuid string) (int64, error) {
+		require.Equal(t, h.tab.UUID(), uuid)
+		asked++
+		return shows[tag], nil
 	}
-	m := historyOf(t, seconds, 4000)
-	require.LessOrEqual(t, len(m.snapshots), keepSnapshots+1)
-	require.Equal(t, len(m.snapshots), len(m.log))
-	require.Equal(t, int64(1), m.snapshots[0].id, "the first of the oldest hour survives")
-	newest := m.snapshots[len(m.snapshots)-keepNewest:]
-	for i, s := range newest {
-		require.Equal(t, seconds[len(seconds)-keepNewest+i], s.timestampMS)
+	h.tab.o.History = func() *History { return past }
+	now := h.clock
+	h.tab.o.Now = func() time.Time { return now }
+	step := func(kept ...uint64) int64 {
+		past = &History{Epochs: kept, Tags: maps.Clone(past.Tags), Tagged: past.Tagged}
+		h.commit(&lake.Change{Stamp: h.stamp("schema")})
+		return h.tab.Footprint().SnapshotID
 	}
-	tagged, minutes, hours := false, 0, 0
-	for _, s := range m.snapshots[:len(m.snapshots)-keepNewest] {
-		if s.id == 4001 {
-			tagged = true
-			continue
+	first := step()
+	second := step(1)
+	step(1, 2)
+	refs := func() map[string]int64 {
+		out := map[string]int64{}
+		for name, r := range h.metadata().Refs() {
+			if name != "main" {
+				require.Equal(t, table.TagRef, r.SnapshotRefType)
+				out[name] = r.SnapshotID
+			}
 		}
-		if seconds[len(seconds)-1]-s.timestampMS < hourMS {
-			minutes++
-			require.Zero(t, s.timestampMS%minuteMS, "the first of its minute")
-		} else {
-			hours++
-			require.Zero(t, s.timestampMS%hourMS, "the first of its hour")
-		}
+		return out
 	}
-	require.True(t, tagged)
-	require.InDelta(t, 59, minutes, 1)
-	require.Equal(t, 3, hours)
+	require.False(t, h.tab.Outdated())
+	past.Tags["second"], shows["second"] = 2, second
+	past.Tags["before"], shows["before"] = 7, 0 // the table was not there
+	require.True(t, h.tab.Outdated())
+	snapshots := len(h.metadata().Snapshots())
+	h.commit(&lake.Change{Stamp: h.stamp("stream")}) // nothing else
+	require.Len(t, h.metadata().Snapshots(), snapshots, "a ref needs no snapshot")
+	require.Equal(t, map[string]int64{"second": second}, refs())
+	require.False(t, h.tab.Outdated())
+	require.Equal(t, 2, asked)
 
-	var hourly []int64 // one an hour for three months
-	for i := range int64(90 * 24) {
-		hourly = append(hourly, base+i*hourMS)
+	step(1, 2, 3)
+	for e := range uint64(9) { // nothing but the newest is kept
+		step(e + 4)
 	}
-	m = historyOf(t, hourly)
-	require.Len(t, m.snapshots, keepNewest+28) // 60 hours, then days back to the 30th
-	require.Less(t, hourly[len(hourly)-1]-m.snapshots[0].timestampMS, int64(30*dayMS))
+	require.Equal(t, map[string]int64{"second": second}, refs())
+	require.NotNil(t, h.metadata().SnapshotByID(second), "a tag's snapshot stays")
+	require.Nil(t, h.metadata().SnapshotByID(first))
+	require.Equal(t, 2, asked, "a tag is asked for once")
 
-	m = historyOf(t, []int64{1, 2, 3}) // a quiet table keeps what it has
-	require.Len(t, m.snapshots, 3)
+	// The same name for another epoch; a name that somebody has used already.
+	mine := h.tab.Footprint().SnapshotID
+	theirs := h.tab.meta.clone()
+	theirs.refs["mine"] = ref{snapshot: mine, fields: map[string]json.RawMessage{"type": json.RawMessage(`"tag"`)}}
+	h.tab.meta = theirs
+	delete(past.Tags, "before")
+	past.Tags["second"], shows["second"] = 12, mine
+	past.Tags["mine"], shows["mine"] = 12, mine
+	require.True(t, h.tab.Outdated())
+	step(12)
+	require.Equal(t, map[string]int64{"second": mine, "mine": mine}, refs())
+	past.Tags = map[string]uint64{}
+	require.True(t, h.tab.Outdated())
+	step(13)
+	require.Equal(t, map[string]int64{"mine": mine}, refs())
+	require.Empty(t, h.tab.Properties()[tagsProperty])
+
+	// A table at rest follows what is thinned, but not with every epoch.
+	past = &History{Epochs: []uint64{1000}, Tagged: past.Tagged}
+	require.False(t, h.tab.Outdated())
+	now = now.Add(refreshAfter)
+	require.True(t, h.tab.Outdated())
+	h.commit(&lake.Change{Stamp: h.stamp("stream")})
+	require.Len(t, h.metadata().Snapshots(), 2, "the current one, and their tag's")
+	now = now.Add(refreshAfter)
+	require.False(t, h.tab.Outdated())
 }
 
 func TestThinningDropsStatistics(t *testing.T) {
-	var times []int64
-	for i := range int64(70) {
-		times = append(times, 1+i*10*dayMS)
+	m := &metadata{refs: map[string]ref{}, rest: map[string]json.RawMessage{}}
+	for i := range uint64(70) {
+		m.addSnapshot(snapshotDoc{id: int64(i + 1), timestampMS: int64(i), epoch: i + 1})
 	}
-	m := historyOf(t, times[:60])
 	m.rest["statistics"] = json.RawMessage(`[{"snapshot-id":1,"x":1},{"snapshot-id":60,"x":2}]`)
-	for i, ms := range times[60:] {
-		require.NoError(t, m.addSnapshot(snapshotDoc{id: int64(61 + i), timestampMS: ms}))
-	}
+	require.NoError(t, m.thin(&History{Epochs: []uint64{60, 70}}))
 	require.JSONEq(t, `[{"snapshot-id":60,"x":2}]`, string(m.rest["statistics"]))
 }
 

@@ -46,6 +46,7 @@ type schemaDoc struct {
 // snapshotDoc is a kept snapshot: what thinning needs, and its JSON.
 type snapshotDoc struct {
 	id, timestampMS int64
+	epoch           uint64 // that made it; 0: somebody else did
 	doc             json.RawMessage
 }
 
@@ -152,11 +153,18 @@ func parseMetadata(b []byte) (*metadata, error) {
 		var s struct {
 			ID          int64 `json:"snapshot-id"`
 			TimestampMS int64 `json:"timestamp-ms"`
+			Summary     struct {
+				Epoch string `json:"firn.epoch"`
+			} `json:"summary"`
 		}
 		if err := json.Unmarshal(doc, &s); err != nil {
 			return nil, fmt.Errorf("snapshot of metadata: %w", err)
 		}
-		m.snapshots = append(m.snapshots, snapshotDoc{id: s.ID, timestampMS: s.TimestampMS, doc: doc})
+		epoch, err := strconv.ParseUint(s.Summary.Epoch, 10, 64)
+		if err != nil {
+			epoch = 0 // somebody else's, who may write there what they like
+		}
+		m.snapshots = append(m.snapshots, snapshotDoc{id: s.ID, timestampMS: s.TimestampMS, epoch: epoch, doc: doc})
 	}
 	for name, fields := range refs {
 		var r ref
@@ -261,8 +269,8 @@ func (m *metadata) follow(uri string, was *metadata) {
 	}
 }
 
-// addSnapshot makes s the current snapshot and thins the history before it.
-func (m *metadata) addSnapshot(s snapshotDoc) error {
+// addSnapshot makes s the current snapshot.
+func (m *metadata) addSnapshot(s snapshotDoc) {
 	m.snapshots = append(m.snapshots, s)
 	m.log = append(m.log, logEntry{TimestampMS: s.timestampMS, SnapshotID: s.id})
 	m.current = s.id
@@ -273,7 +281,6 @@ func (m *metadata) addSnapshot(s snapshotDoc) error {
 	}
 	main.snapshot = s.id
 	m.refs[mainBranch] = main
-	return m.thin()
 }
 
 // marshal is the document as it is stored. What it costs is a copy of the kept

@@ -10,8 +10,8 @@
 //
 // What a commit costs does not grow with the commits before it. Manifests are
 // merged in tiers, like the runs of a log-structured tree, so an entry is
-// written again O(log) times in its life; delete files likewise; the kept
-// history is thinned by age (history.go), and a kept snapshot's JSON is copied,
+// written again O(log) times in its life; delete files likewise; the history
+// is that of the kept epochs (history.go), and a kept snapshot's JSON is copied,
 // not made again. iceberg-go's transactions were measured for this and
 // rejected: they open a table's manifests at every commit and clear the
 // snapshot log when a snapshot is taken out of its middle.
@@ -73,6 +73,9 @@ type Options struct {
 	Pending *Pending
 	// Pacer holds Rewrite back, of all tables sharing it; nil: nothing does.
 	Pacer *lake.Pacer
+	// History tells what of the past the metadata goes on showing. It is asked at
+	// each Prepare, and must not block; nil: the newest snapshots.
+	History func() *History
 	// Now is the clock that uploads age by; default time.Now.
 	Now func() time.Time
 }

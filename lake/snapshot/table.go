@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/RoaringBitmap/roaring/v2"
 	"github.com/apache/iceberg-go"
@@ -33,6 +34,7 @@ type Table struct {
 	meta *metadata
 	// metaURI is where meta is stored, empty before the first publication.
 	metaURI   string
+	written   time.Time // when meta was adopted or loaded
 	data      []*manifest
 	deletes   []*manifest
 	files     []*dataFile
@@ -98,7 +100,7 @@ func newTable(o Options) *Table {
 	o = o.withDefaults()
 	o.Location = strings.Trim(o.Location, "/")
 	return &Table{
-		o: o, uri: o.Store.URI(o.Location),
+		o: o, written: o.Now(), uri: o.Store.URI(o.Location),
 		byPath: map[string]*dataFile{}, shared: map[string][]*deleteFile{}, deleteSet: map[*deleteFile]struct{}{},
 	}
 }
@@ -145,7 +147,7 @@ func (t *Table) Adopt(next lake.Prepared) {
 	if p.base != t.meta {
 		panic("snapshot: adopt of a change prepared on another state")
 	}
-	t.meta, t.metaURI = p.meta, p.move.To
+	t.meta, t.metaURI, t.written = p.meta, p.move.To, t.o.Now()
 	for _, o := range p.objects {
 		t.o.Pending.remove(o.key)
 	}

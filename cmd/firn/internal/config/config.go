@@ -70,6 +70,9 @@ type Config struct {
 	// Grace is how long a file stays that no kept epoch needs any more, for
 	// readers in the middle of a query; 0s: for ever.
 	Grace Duration `yaml:"grace"`
+	// Retention says which epochs the lake goes on answering for, with all tables'
+	// snapshots; tagged ones stay whatever it says.
+	Retention Retention `yaml:"retention"`
 	// TableSettings are settings of the tables that a pattern (schema.table,
 	// * for any text) matches; of several the first in the file decides.
 	TableSettings TableSettings `yaml:"table_settings"`
@@ -100,7 +103,8 @@ const (
 
 // Default is a Config with nothing set by the user.
 func Default() *Config {
-	return &Config{Listen: DefaultListen, Freshness: DefaultFreshness, Spill: DefaultSpill, FormatVersion: DefaultFormatVersion, Grace: DefaultGrace}
+	return &Config{Listen: DefaultListen, Freshness: DefaultFreshness, Spill: DefaultSpill, FormatVersion: DefaultFormatVersion, Grace: DefaultGrace,
+		Retention: DefaultRetention()}
 }
 
 // Error is something the user wrote that can't be used.
@@ -165,6 +169,9 @@ func (c *Config) NeedListen() error {
 func (c *Config) Check() error {
 	if c.Grace != 0 && c.Grace < Duration(time.Second) {
 		return bad("grace %s: want 0s, which keeps everything, or at least 1s (an hour is the default)", c.Grace)
+	}
+	if err := c.Retention.Rule().Check(); err != nil {
+		return bad("retention: %v", err)
 	}
 	if c.Freshness < Duration(10*time.Millisecond) || c.Freshness > Duration(24*time.Hour) {
 		return bad("--freshness %s: want between 10ms and 24h", c.Freshness)

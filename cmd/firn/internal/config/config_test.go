@@ -9,6 +9,8 @@ import (
 
 	"github.com/spf13/pflag"
 	"github.com/stretchr/testify/require"
+
+	"firn/catalog"
 )
 
 var allFlags = []string{"postgres", "warehouse", "s3-endpoint", "reader-s3-endpoint", "catalog", "listen", "token-file", "freshness", "state", "tables"}
@@ -30,7 +32,7 @@ func read(t *testing.T, file string, args ...string) (*Config, error) {
 func TestFileErrorsNameLineAndKey(t *testing.T) {
 	for _, c := range []struct{ name, file, want string }{
 		{"unknown key", "listen: 127.0.0.1:1\nfreshnes: 5s\n", "line 2: freshnes: there is no such setting"},
-		{"unknown key lists the others", "foo: 1\n", "format_version, compaction, grace, table_settings"},
+		{"unknown key lists the others", "foo: 1\n", "format_version, compaction, grace, retention, table_settings"},
 		{"unknown table key", "table_settings:\n  public.orders:\n    format: 3\n", "line 3: table_settings.public.orders.format: there is no such setting; there are format_version, mode, allow_writes"},
 		{"twice", "slot: a\nslot: b\n", "line 2: slot: it is set twice"},
 		{"bad duration", "\nfreshness: fast\n", `line 2: freshness: want a duration such as 500ms, 10s or 2m, not "fast"`},
@@ -49,6 +51,12 @@ func TestFileErrorsNameLineAndKey(t *testing.T) {
 		{"two documents", "slot: a\n---\nslot: b\n", "want one document"},
 		{"broken yaml", "slot: [a\n", "line 1"},
 		{"tab", "slot: a\n\tlisten: b\n", "line 2"},
+		{"retention of no epoch", "retention:\n  newest: 0\n", "retention: at least the newest epoch has to be kept"},
+		{"retention of too many", "retention:\n  every_day: 365d\n", "retention: it keeps up to 533 epochs, and 199 are the most"},
+		{"retention that is no age", "retention:\n  every_hour: 3 weeks\n", `line 2: retention.every_hour: want an age such as 90m, 48h or 30d, not "3 weeks"`},
+		{"retention that is no number", "retention:\n  newest: all\n", `line 2: retention.newest: want a number, not "all"`},
+		{"retention's keys", "retention:\n  days: 3d\n", "line 2: retention.days: there is no such setting; there are newest, every_minute, every_hour, every_day"},
+		{"retention that is no mapping", "retention: 30d\n", "line 1: retention: want settings"},
 		{"bad slot name", "slot: Firn-1\n", "slot: Firn-1: want at most"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -81,6 +89,11 @@ func TestFlagsGoBeforeEnvironmentBeforeFile(t *testing.T) {
 	require.Equal(t, Size(5<<20), c.Spill)
 	require.Equal(t, Table{FormatVersion: 3}, c.Settings("a", "bigger"))
 	require.Equal(t, Table{FormatVersion: 2, AllowWrites: true}, c.Settings("a", "small"))
+
+	c, err = read(t, "retention:\n  newest: 5\n  every_day: 60d\n")
+	require.NoError(t, err)
+	require.Equal(t, catalog.Retention{Newest: 5, Minutes: time.Hour, Hours: 48 * time.Hour, Days: 60 * 24 * time.Hour}, c.Retention.Rule())
+	require.Equal(t, "60d", c.Retention.EveryDay.String())
 
 	t.Setenv("FIRN_TABLES", "x.*,y.*")
 	c, err = read(t, file)

@@ -132,6 +132,9 @@ func (d decoder) value(n *yaml.Node, path string, into reflect.Value) error {
 		}
 		return nil
 	}
+	if into.Kind() == reflect.Struct {
+		return d.structure(n, path, into)
+	}
 	if n.Kind != yaml.ScalarNode {
 		return d.bad(n, path, "want a single value")
 	}

@@ -38,6 +38,7 @@ type Options struct {
 	Append        func(wal.TableName) bool // tables of which only inserts and truncates are mirrored
 	Compaction    *compaction.Options      // nil: data files stay as they land until somebody asks
 	Grace         time.Duration            // before what no kept epoch needs is removed; 0: nothing is
+	Retention     catalog.Retention        // which epochs are kept; zero: the default
 
 	Now    func() time.Time // see lake.Options
 	Logger *slog.Logger
@@ -62,7 +63,7 @@ func OpenStore(ctx context.Context, o Options) (object.Store, *catalog.Log, erro
 		return nil, nil, fmt.Errorf("open warehouse %s: %w", o.Warehouse, err)
 	}
 	object.RegisterFileIO(o.Object)
-	log, err := catalog.OpenLog(ctx, store, catalog.LogOptions{Logger: o.Logger})
+	log, err := catalog.OpenLog(ctx, store, catalog.LogOptions{Logger: o.Logger, Retention: o.Retention})
 	if err != nil {
 		return nil, nil, fmt.Errorf("open warehouse %s: %w", o.Warehouse, err)
 	}
@@ -120,6 +121,7 @@ func Mirror(o Options, source lake.Source, store object.Store, log *catalog.Log)
 	}
 	e := &Engine{Store: store, Log: log}
 	tables := NewTables(store, temp, o.Logger, o.FormatVersion)
+	tables.History = newHistory(log, o.Logger).now
 	sweeper := newSweeper(log, store, tables.pending, o.Grace)
 	e.Lake = lake.New(lake.Options{
 		Source:   source,

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/apache/iceberg-go/table"
 	"github.com/stretchr/testify/require"
 
 	"firn/catalog"
@@ -23,6 +24,7 @@ func TestRule14EveryKeptEpochAnswers(t *testing.T) {
 	r := newRig(t)
 	r.o.Freshness, r.o.Grace = 20*time.Millisecond, time.Second
 	r.o.Compaction = &compaction.Options{SpareFiles: 2, MaxDead: 0.1}
+	r.o.Retention = catalog.Retention{Newest: 40, Minutes: time.Hour}
 	r.exec("create table a (id int primary key, v text); create table b (id int primary key, v text)")
 	e, stop := r.run()
 	r.caughtUp(e)
@@ -81,6 +83,8 @@ func TestRule14EveryKeptEpochAnswers(t *testing.T) {
 			if !ok {
 				continue // the birth of the lake
 			}
+			now, _ := head.Table(catalog.Ident{Namespace: []string{"public"}, Name: name})
+			require.NotNil(t, r.metadata(e, now.Metadata).SnapshotByID(x.SnapshotID), "the present metadata of %s lists what epoch %d shows", name, k.Epoch)
 			got := r.rowsOf(e, lake.Ident{Namespace: "public", Name: name}, x.Metadata)
 			if want, ok := ledger[k.Epoch]; ok {
 				require.Equal(t, len(want[name]), len(got), "%s at epoch %d", name, k.Epoch)
@@ -89,9 +93,33 @@ func TestRule14EveryKeptEpochAnswers(t *testing.T) {
 			}
 		}
 	}
+	tag, ok := head.Tag("fifty")
+	require.True(t, ok)
+	was, err := e.Log.Entry(t.Context(), tag.Number)
+	require.NoError(t, err)
+	for _, name := range []string{"a", "b"} {
+		id := catalog.Ident{Namespace: []string{"public"}, Name: name}
+		now, _ := head.Table(id)
+		then, _ := was.Table(id)
+		sn := r.metadata(e, now.Metadata).SnapshotByName("fifty")
+		require.NotNil(t, sn, "the tag is a ref of %s", name)
+		require.Equal(t, then.SnapshotID, sn.SnapshotID)
+	}
 	t.Logf("%d kept epochs, %d tables compared, %d objects, %d rewrites", len(kept), compared, files, e.Lake.Counters().Rewrites.Load())
-	require.Greater(t, compared, 60)
+	require.Greater(t, compared, 40)
 	require.NoError(t, stop())
+}
+
+// metadata reads a table's metadata file.
+func (r *rig) metadata(e *wire.Engine, uri string) table.Metadata {
+	r.t.Helper()
+	key, ok := e.Store.Key(uri)
+	require.True(r.t, ok)
+	b, err := e.Store.Get(r.t.Context(), key)
+	require.NoError(r.t, err)
+	m, err := table.ParseMetadataBytes(b)
+	require.NoError(r.t, err)
+	return m
 }
 
 // folder is the key of a table's folder.

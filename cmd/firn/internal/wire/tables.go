@@ -22,6 +22,8 @@ type Tables struct {
 	FormatVersion func(lake.Ident) int
 	// Pacer holds the rewrites of all of them back.
 	Pacer *lake.Pacer
+	// History tells what the lake keeps; nil: the newest snapshots of each table.
+	History func() *snapshot.History
 
 	uploads snapshot.Limiter
 	footers *snapshot.Footers
@@ -36,7 +38,7 @@ func NewTables(store snapshot.Store, tempDir string, logger *slog.Logger, format
 }
 
 func (t *Tables) options(id lake.Ident, location string) snapshot.Options {
-	return snapshot.Options{Store: t.Store, Ident: id, Location: location, Logger: t.Logger, TempDir: t.TempDir, Uploads: t.uploads, Footers: t.footers, Pending: t.pending, Pacer: t.Pacer}
+	return snapshot.Options{Store: t.Store, Ident: id, Location: location, Logger: t.Logger, TempDir: t.TempDir, Uploads: t.uploads, Footers: t.footers, Pending: t.pending, History: t.History, Pacer: t.Pacer}
 }
 
 // Create makes a table whose folder no table has had before.
