@@ -140,11 +140,9 @@ func (s *session) planned(m *member, now bool) []RewritePlan {
 	return m.plans
 }
 
-// compactable says whether a table's files may be rewritten. v3 tables are let
-// be until the torture has run with rewrites of them: when it did, it met
-// DuckDB's fault (see README) and proved nothing.
+// compactable says whether a table's files may be rewritten now.
 func (m *member) compactable() bool {
-	return m.table != nil && m.state == Streaming && !m.unseen && m.table.store.Footprint().FormatVersion <= 2
+	return m.table != nil && m.state == Streaming && !m.unseen && m.table.store.Footprint().Rewritable()
 }
 
 // compact begins a rewrite if there is room for one and a table would gain by it.

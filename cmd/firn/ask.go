@@ -72,10 +72,13 @@ func (r *running) ask(ctx context.Context, method, path string, query url.Values
 	return nil
 }
 
+// errNobody: nobody listens there.
+var errNobody = errors.New("no firn answers")
+
 func (r *running) unreachable(err error) error {
 	var op *net.OpError
 	if errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &op) && op.Op == "dial" {
-		return fmt.Errorf("no firn answers at %s: %w. Is one running? Its address is --listen there and --url here", r.url, err)
+		return fmt.Errorf("%w at %s: %w. Is one running? Its address is --listen there and --url here", errNobody, r.url, err)
 	}
 	return fmt.Errorf("ask %s: %w", r.url, err)
 }
@@ -83,6 +86,9 @@ func (r *running) unreachable(err error) error {
 func (r *running) refused(code int, body []byte) error {
 	var f listen.Failure
 	if err := json.Unmarshal(body, &f); err == nil && f.Error != "" {
+		if code == http.StatusNotFound {
+			return &usageError{text: f.Error + "; `firn status` lists them"}
+		}
 		return errors.New(f.Error)
 	}
 	if code == http.StatusUnauthorized {

@@ -24,6 +24,7 @@ var commands = []func(*app) *cobra.Command{
 	tagCommand,
 	verifyCommand,
 	diffCommand,
+	compactCommand,
 	teardownCommand,
 }
 

@@ -1,0 +1,221 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"firn/cmd/firn/internal/config"
+	"firn/cmd/firn/internal/listen"
+	"firn/cmd/firn/internal/wire"
+	"firn/lake"
+)
+
+func compactCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "compact [TABLE...]",
+		Short: "Merge small data files and rewrite worn ones, now",
+		Long: `Merges small data files and rewrites those with many dead rows, of the named
+tables or of all, as if no more files came: each rewrite is read back and proven
+row by row before it takes its inputs' place. --dry-run only says what there is
+to do.
+
+A running firn (--url) does it beside its stream. If none runs, it is done from
+the warehouse alone (--warehouse): Postgres is not asked, and LSN and epoch stay.
+A firn that starts meanwhile goes first, and the next one follows what it finds.`,
+		Example: `  firn compact --dry-run
+  firn compact public.orders public.items
+  firn compact --warehouse s3://lake/shop --json`,
+	}
+	flags := config.NewFlags(cmd.Flags(), "warehouse", "s3-endpoint")
+	firn := runningFlags(cmd)
+	dry := cmd.Flags().Bool("dry-run", false, "only print what would be rewritten")
+	asJSON := cmd.Flags().Bool("json", false, "print JSON")
+	cmd.RunE = func(cmd *cobra.Command, tables []string) error {
+		c, err := flags.Read()
+		if err != nil {
+			return err
+		}
+		online, err := firn.mirrors(cmd.Context(), c, cmd.Flags().Changed("url"))
+		if err != nil {
+			return err
+		}
+		if online {
+			err = a.compactThrough(cmd.Context(), firn, tables, *dry, *asJSON)
+		} else {
+			err = a.compactAlone(cmd.Context(), c, tables, *dry, *asJSON)
+		}
+		if errors.Is(err, lake.ErrNoTable) {
+			return &usageError{text: err.Error() + "; `firn asof latest` lists them, as schema.table"}
+		}
+		return err
+	}
+	return cmd
+}
+
+// mirrors says whether a firn answers that mirrors into c's warehouse, if one is
+// named; only says that nothing else will do.
+func (r *running) mirrors(ctx context.Context, c *config.Config, only bool) (bool, error) {
+	var st listen.Status
+	err := r.ask(ctx, "GET", "/status", nil, &st)
+	switch {
+	case err != nil && (only || c.Warehouse == "" || !errors.Is(err, errNobody)):
+		return false, err
+	case err != nil:
+		return false, c.NeedWarehouse()
+	case c.Warehouse == "":
+		if st.Database == "" {
+			return false, &usageError{text: fmt.Sprintf("the firn at %s only serves the catalog: give --warehouse, and the lake is rewritten from there", r.url)}
+		}
+		return true, nil
+	}
+	if err := c.NeedWarehouse(); err != nil {
+		return false, err
+	}
+	mine, err := c.Place()
+	if err != nil {
+		return false, err
+	}
+	its, err := (&config.Config{Warehouse: st.Location}).Place()
+	if err != nil {
+		return false, err
+	}
+	same := st.Database != "" && (mine == its || c.Warehouse == st.Location)
+	if !same && only {
+		return false, &usageError{text: fmt.Sprintf("the firn at %s does not mirror into %s but into %s; leave out one of --url and --warehouse", r.url, c.Warehouse, st.Location)}
+	}
+	return same, nil
+}
+
+const compactEvery = 300 * time.Millisecond
+
+// compactThrough asks a running firn.
+func (a *app) compactThrough(ctx context.Context, firn *running, tables []string, dry, asJSON bool) error {
+	query := url.Values{"table": tables}
+	method := "POST"
+	if dry {
+		method = "GET"
+	}
+	var asked lake.Backlog
+	if err := firn.ask(ctx, method, "/compact", query, &asked); err != nil {
+		return err
+	}
+	if !asJSON {
+		printBacklog(a.out, asked)
+	} else if dry {
+		return a.printJSON(asked)
+	}
+	if dry {
+		return nil
+	}
+	s := newScreen(a.err)
+	defer s.clear()
+	for {
+		var now lake.Backlog
+		if err := firn.ask(ctx, "GET", "/compact", query, &now); err != nil {
+			if ctx.Err() != nil {
+				return errors.New("stopped waiting; that firn goes on with what was asked for")
+			}
+			return err
+		}
+		var left int
+		var bytes int64
+		var running string
+		for _, r := range now.Rewrites {
+			if r.Asked {
+				left, bytes = left+1, bytes+r.Bytes
+			}
+			if r.Asked && r.State == "running" {
+				running = fmt.Sprintf(" · %s: %s, %s", r.Table, count(r.Files, "file"), listen.Size(r.Bytes))
+			}
+		}
+		switch {
+		case len(now.Failures) > 0:
+			return fmt.Errorf("rewrite data files: %s", now.Failures[0])
+		case left == 0 && asJSON:
+			for i := range asked.Rewrites {
+				asked.Rewrites[i].State = "done"
+			}
+			return a.printJSON(asked)
+		case left == 0:
+			s.clear()
+			if len(asked.Rewrites) > 0 {
+				fmt.Fprintf(a.out, "done: %s\n", count(len(asked.Rewrites), "rewrite"))
+			}
+			return nil
+		}
+		s.show(fmt.Sprintf("%s of %d to go, %s%s", count(left, "rewrite"), len(asked.Rewrites), listen.Size(bytes), running))
+		select {
+		case <-time.After(compactEvery):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// compactAlone rewrites from the warehouse.
+func (a *app) compactAlone(ctx context.Context, c *config.Config, tables []string, dry, asJSON bool) (err error) {
+	w, err := openLake(ctx, c, a.warnings())
+	if err != nil {
+		return err
+	}
+	compactor, err := wire.OpenCompactor(w.store, w.log, time.Duration(c.Grace), a.warnings())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, compactor.Close()) }()
+	if dry {
+		backlog, err := compactor.Backlog(ctx, tables)
+		switch {
+		case err != nil:
+			return err
+		case asJSON:
+			return a.printJSON(backlog)
+		}
+		printBacklog(a.out, backlog)
+		return nil
+	}
+	s := newScreen(a.err)
+	defer s.clear()
+	out := struct {
+		Rewrites []wire.OfflineRewrite `json:"rewrites"`
+	}{[]wire.OfflineRewrite{}}
+	err = compactor.Run(ctx, tables, func(p lake.PlannedRewrite) {
+		s.show(fmt.Sprintf("%s: %s, %s: %s", p.Table, count(p.Files, "file"), listen.Size(p.Bytes), p.Reason))
+	}, func(r wire.OfflineRewrite) {
+		s.clear()
+		r.State = "done"
+		out.Rewrites = append(out.Rewrites, r)
+		if !asJSON {
+			fmt.Fprintf(a.out, "%s: %s, %s, made one of %s rows in %.1f s: %s\n", r.Table, count(r.Files, "file"), listen.Size(r.Bytes), listen.Count(r.Rows), r.Seconds, r.Reason)
+		}
+	})
+	s.clear()
+	switch {
+	case err != nil:
+		return err
+	case asJSON:
+		return a.printJSON(out)
+	case len(out.Rewrites) == 0:
+		fmt.Fprintln(a.out, "there is nothing to rewrite")
+	}
+	return nil
+}
+
+func printBacklog(out io.Writer, b lake.Backlog) {
+	if len(b.Rewrites) == 0 {
+		fmt.Fprintln(out, "there is nothing to rewrite")
+		return
+	}
+	t := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "TABLE\tSTATE\tFILES\tSIZE\tWHY")
+	for _, r := range b.Rewrites {
+		fmt.Fprintf(t, "%s\t%s\t%d\t%s\t%s\n", r.Table, r.State, r.Files, listen.Size(r.Bytes), r.Reason)
+	}
+	_ = t.Flush() // to out, as above
+}
