@@ -19,6 +19,9 @@ var plotTitle = map[string]string{
 	"files":         "Live data files in a table's life, and their bound",
 	"amplification": "Write amplification in a table's life",
 	"life":          "Time of a commit of 1,000 changes in a table's life",
+
+	"sustain-files":   "Live data files under sustained ingest, and their bound",
+	"sustain-backlog": "What is behind under sustained ingest",
 }
 
 // writeReport makes dir/RESULTS.md and its plots of the results kept in
@@ -37,7 +40,7 @@ func writeReport(dir string) error {
 	writeTargets(&b, results)
 	writeThroughput(&b, results, "load", "binary COPY", "Load: a full table into an empty lake")
 	writeThroughput(&b, results, "drain", "pg_recvlogical", "Drain: a backlog of changes, from the start of the process to the commit that holds the last of them")
-	for _, kind := range []string{"fresh", "recover", "commit", "idle", "compact", "life"} {
+	for _, kind := range []string{"fresh", "recover", "commit", "idle", "compact", "life", "sustain"} {
 		writeFigures(&b, results, kind)
 	}
 	names, lines := plots(results)

@@ -42,7 +42,10 @@ var targets = []target{
 	{what: "its memory", cases: []string{"compact core"}, figure: "memory of a rewrite", most: 256, unit: "MB"},
 	{what: "scan by DuckDB after 7,200 epochs over 5M rows", floor: "the same rows freshly written", cases: []string{"life hours"}, figure: "scan by DuckDB against freshly written", most: 1.2, unit: "× the time"},
 	{what: "the same by PyIceberg", floor: "the same", cases: []string{"life hours"}, figure: "scan by PyIceberg against freshly written", most: 1.2, unit: "× the time"},
-	{what: "live data files, of 2 × (bytes / target) + 16", cases: []string{"life hours", "life day"}, figure: "of the bound on data files, at most", most: 1, unit: "×"},
+	{what: "ingest at 60 % of the rate of draining for 20 minutes, compaction on: behind at its end (big)", cases: []string{"sustain mix"}, figure: "behind at the end", most: 5, unit: "s"},
+	{what: "the rate that was written, of the rate of draining (big)", cases: []string{"sustain mix"}, figure: "of the rate of draining", least: 0.59, unit: "×"},
+	{what: "its backlog of compaction, second half against first (big)", cases: []string{"sustain mix"}, figure: "to be rewritten, second half against first", most: 1.2, unit: "×"},
+	{what: "live data files, of 2 × (bytes / target) + 16", cases: []string{"life hours", "life day", "sustain mix"}, figure: "of the bound on data files, at most", most: 1, unit: "×"},
 	{what: "write amplification of 86,400 epochs (big)", cases: []string{"life day"}, figure: "write amplification", most: 6, unit: "×"},
 	{what: "commit at 86,400 epochs against at 100 (big)", cases: []string{"life day"}, figure: "commit at the end against after 100", most: 1.2, unit: "× the time"},
 }

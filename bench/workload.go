@@ -10,7 +10,7 @@ import (
 
 // workload is one case: work that is the same on every run of one seed.
 type workload struct {
-	kind  string // load, drain, fresh, recover, commit, idle, compact, life
+	kind  string // load, drain, fresh, recover, commit, idle, compact, life, sustain
 	name  string
 	about string // a sentence
 	disk  int64  // bytes at most, of servers, WAL and lake together
@@ -25,7 +25,7 @@ const gigabyte = 1 << 30
 func gigabytes(n int64) string { return fmt.Sprintf("%.1f GB", float64(n)/gigabyte) }
 
 // workloads are all cases, in the order in which `all` runs them.
-var workloads = slices.Concat(loads, drains, freshes, recoveries, commits, idles, compactions, lives)
+var workloads = slices.Concat(loads, drains, freshes, recoveries, commits, idles, compactions, lives, sustains)
 
 var kindAbout = map[string]string{
 	"load":    "Load full tables into an empty lake, beside binary COPY",
@@ -36,6 +36,7 @@ var kindAbout = map[string]string{
 	"idle":    "What firn costs when nothing happens",
 	"compact": "What rewriting data files costs",
 	"life":    "Days of a table in minutes, and how it reads then",
+	"sustain": "Changes without end, and compaction beside them",
 }
 
 func kinds() []string {

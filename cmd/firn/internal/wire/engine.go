@@ -121,6 +121,9 @@ func Mirror(o Options, source lake.Source, store object.Store, log *catalog.Log)
 	}
 	e := &Engine{Store: store, Log: log}
 	tables := NewTables(store, temp, o.Logger, o.FormatVersion)
+	if o.Now != nil {
+		tables.Pacer = nil // a share of a processor says nothing where seconds are shorter
+	}
 	tables.History = newHistory(log, o.Logger).now
 	sweeper := newSweeper(log, store, tables.pending, o.Grace)
 	e.Lake = lake.New(lake.Options{
