@@ -66,6 +66,7 @@ type entry struct {
 	LSN        wal.LSN   `json:"lsn"`
 	CommitTime time.Time `json:"commit_time,omitzero"`
 	XID        uint32    `json:"xid,omitempty"`
+	Trimmed    uint64    `json:"trimmed,omitempty"`
 	Source     *Source   `json:"source,omitempty"`
 	Warehouse  string    `json:"warehouse,omitempty"`
 
@@ -147,7 +148,7 @@ func (s *State) entry(kind string) *entry {
 	e := &entry{
 		Format: entryFormat, Kind: kind, Number: s.Number, CommitID: s.CommitID, Previous: s.Previous,
 		Writer: s.Writer, Epoch: s.Epoch, LSN: s.LSN, CommitTime: s.CommitTime, XID: s.XID,
-		Source: s.Source, Warehouse: s.Warehouse,
+		Trimmed: s.Trimmed, Source: s.Source, Warehouse: s.Warehouse,
 	}
 	var d tombstones
 	dropped := 0
@@ -224,7 +225,7 @@ func (e *entry) state(base *State, bytes int) *State {
 	s := &State{
 		Number: e.Number, CommitID: e.CommitID, Previous: e.Previous, Writer: e.Writer,
 		Epoch: e.Epoch, LSN: e.LSN, CommitTime: e.CommitTime, XID: e.XID,
-		Source: e.Source, Warehouse: e.Warehouse,
+		Trimmed: e.Trimmed, Source: e.Source, Warehouse: e.Warehouse,
 	}
 	if base != nil {
 		s.namespaces.base, s.tables.base, s.views.base = base.namespaces.base, base.tables.base, base.views.base

@@ -64,6 +64,9 @@ type LogOptions struct {
 	Clock    Clock
 	// Retention thins the kept epochs; zero means DefaultRetention.
 	Retention Retention
+	// Numbers is how many of the newest entries stay whatever names them; zero
+	// means 10,000, and only tests have less.
+	Numbers uint64
 }
 
 // Log is the epoch log of one warehouse. Its methods may be called from any
@@ -74,6 +77,7 @@ type Log struct {
 	id        string
 	clock     Clock
 	retention Retention
+	numbers   uint64
 
 	turn        turn          // one Commit at a time
 	incarnation atomic.Uint64 // claimed; 0: not the source's writer
@@ -90,7 +94,7 @@ type Log struct {
 // empty log, whose head has no commit id; nothing is written.
 func OpenLog(ctx context.Context, store Store, o LogOptions) (*Log, error) {
 	l := &Log{
-		store: store, log: o.Logger, id: o.WriterID, clock: o.Clock, retention: o.Retention,
+		store: store, log: o.Logger, id: o.WriterID, clock: o.Clock, retention: o.Retention, numbers: o.Numbers,
 		head: &State{}, changed: make(chan struct{}),
 	}
 	if l.log == nil {
@@ -111,6 +115,9 @@ func OpenLog(ctx context.Context, store Store, o LogOptions) (*Log, error) {
 	}
 	if l.retention == (Retention{}) {
 		l.retention = DefaultRetention()
+	}
+	if l.numbers == 0 {
+		l.numbers = keptNumbers
 	}
 	head, err := l.Refresh(ctx)
 	if err != nil {

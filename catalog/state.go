@@ -26,6 +26,10 @@ type State struct {
 	CommitTime time.Time // of the last Postgres commit in it
 	XID        uint32    // of that commit
 
+	// Trimmed is the number below which only those entries are sure to be there
+	// that a kept epoch or a tag is read from; see Log.Expire.
+	Trimmed uint64
+
 	Source    *Source // nil: no Postgres has been connected yet
 	Warehouse string  // name that clients know this warehouse by
 
@@ -279,6 +283,9 @@ func (s *State) draft() *State {
 func (s *State) check(before *State) error {
 	if s.LSN < before.LSN {
 		return fmt.Errorf("commit entry: LSN %s is behind the head's %s", s.LSN, before.LSN)
+	}
+	if s.Trimmed < before.Trimmed {
+		return fmt.Errorf("commit entry: the log is trimmed to %d, and %d is below that", before.Trimmed, s.Trimmed)
 	}
 	if s.Epoch < before.Epoch {
 		return fmt.Errorf("commit entry: epoch %d is behind the head's %d", s.Epoch, before.Epoch)

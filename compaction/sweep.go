@@ -3,7 +3,6 @@ package compaction
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 )
 
@@ -16,6 +15,9 @@ type Warehouse interface {
 	// the head with its history, of each kept epoch, and those uploaded for a
 	// commit to come. After an error nothing is known.
 	Needed(ctx context.Context, fn func(hash uint64)) error
+	// Sweepable says whether an object is of those that Needed tells about; what
+	// isn't stays.
+	Sweepable(key string) bool
 	// Ours says whether an object, in a folder that Needed found, can only be
 	// this process' or an earlier run's.
 	Ours(key string) bool
@@ -52,40 +54,64 @@ type Sweeper struct {
 
 // Swept is what a sweep found and did.
 type Swept struct {
-	Needed       int // objects
-	Waiting      int // needed by nothing, and not yet for long enough
+	Needed       int   // objects
+	Waiting      int   // needed by nothing, and not yet for long enough
+	WaitingBytes int64 // of these
 	Removed      int
 	RemovedBytes int64
 }
 
-const deletesAtOnce = 1000
+const (
+	deletesAtOnce = 1000
+	// waitingMax bounds what is noted as needed by nothing; more wait for the next
+	// look.
+	waitingMax = 1 << 20
+)
 
 // Sweep looks through the warehouse once, and removes what its time has come for.
 func (s *Sweeper) Sweep(ctx context.Context) (Swept, error) {
-	swept, err := s.sweep(ctx)
+	swept, doomed, err := s.look(ctx)
+	if err == nil && len(doomed) > 0 {
+		err = s.remove(ctx, doomed, &swept)
+	}
 	if err != nil {
 		return swept, fmt.Errorf("remove what no kept epoch needs: %w", err)
 	}
 	return swept, nil
 }
 
-func (s *Sweeper) sweep(ctx context.Context) (Swept, error) {
-	var out Swept
+// Look is a Sweep that removes nothing and notes nothing: Removed is what would
+// have been.
+func (s *Sweeper) Look(ctx context.Context) (Swept, error) {
+	was := s.unneeded
+	swept, doomed, err := s.look(ctx)
+	s.unneeded = was
+	if err != nil {
+		return swept, fmt.Errorf("look for what no kept epoch needs: %w", err)
+	}
+	for _, o := range doomed {
+		swept.Removed++
+		swept.RemovedBytes += o.Size
+	}
+	return swept, nil
+}
+
+// look notes what nothing needs, and returns what its time has come for.
+func (s *Sweeper) look(ctx context.Context) (out Swept, doomed []Object, err error) {
 	now, err := s.Now(ctx)
 	if err != nil {
-		return out, err
+		return out, nil, err
 	}
 	needed, err := s.needed(ctx)
 	if err != nil {
-		return out, err
+		return out, nil, err
 	}
 	out.Needed = len(needed)
 	unneeded := map[uint64]time.Time{}
-	var doomed []Object
 	for after := ""; ; {
 		page, err := s.List(ctx, after)
 		if err != nil {
-			return out, err
+			return out, nil, err
 		}
 		if len(page) == 0 {
 			break
@@ -93,7 +119,7 @@ func (s *Sweeper) sweep(ctx context.Context) (Swept, error) {
 		after = page[len(page)-1].Key
 		for _, o := range page {
 			h := s.Hash(o.Key)
-			if _, ok := needed[h]; ok || !sweepable(o.Key) {
+			if _, ok := needed[h]; ok || !s.Sweepable(o.Key) {
 				continue
 			}
 			grace := s.Grace
@@ -104,25 +130,31 @@ func (s *Sweeper) sweep(ctx context.Context) (Swept, error) {
 			if !known {
 				since = now
 			}
-			unneeded[h] = since
+			if known || len(unneeded) < waitingMax {
+				unneeded[h] = since
+			}
 			if known && now.Sub(since) >= grace && now.Sub(o.Modified) >= grace {
 				doomed = append(doomed, o)
 			} else {
 				out.Waiting++
+				out.WaitingBytes += o.Size
 			}
 		}
 	}
 	s.unneeded = unneeded
-	if len(doomed) == 0 {
-		return out, nil
-	}
-	// What was published meanwhile may need what was uploaded long before.
-	if needed, err = s.needed(ctx); err != nil {
-		return out, err
+	return out, doomed, nil
+}
+
+// remove deletes what is doomed, but for what was published meanwhile and may
+// need what was uploaded long before.
+func (s *Sweeper) remove(ctx context.Context, doomed []Object, out *Swept) error {
+	needed, err := s.needed(ctx)
+	if err != nil {
+		return err
 	}
 	for len(doomed) > 0 {
 		if err := s.Check(ctx); err != nil {
-			return out, err
+			return err
 		}
 		var keys []string
 		var bytes int64
@@ -133,24 +165,17 @@ func (s *Sweeper) sweep(ctx context.Context) (Swept, error) {
 			}
 		}
 		if err := s.Delete(ctx, keys...); err != nil {
-			return out, err
+			return err
 		}
 		out.Removed += len(keys)
 		out.RemovedBytes += bytes
 		doomed = doomed[n:]
 	}
-	return out, nil
+	return nil
 }
 
 func (s *Sweeper) needed(ctx context.Context) (map[uint64]struct{}, error) {
 	needed := map[uint64]struct{}{}
 	err := s.Needed(ctx, func(h uint64) { needed[h] = struct{}{} })
 	return needed, err
-}
-
-// sweepable says whether a key is of a table's files: nothing else is touched.
-// version-hint.text is named by nobody, and read by its name.
-func sweepable(key string) bool {
-	folder := strings.Contains(key, "/data/") || strings.Contains(key, "/metadata/")
-	return folder && !strings.HasSuffix(key, "/version-hint.text")
 }

@@ -38,6 +38,8 @@ func (p *place) Needed(_ context.Context, fn func(uint64)) error {
 
 func (p *place) Ours(key string) bool { return p.others == "" || !strings.HasPrefix(key, p.others) }
 
+func (p *place) Sweepable(key string) bool { return !strings.HasPrefix(key, "else/") }
+
 func (p *place) List(_ context.Context, after string) ([]Object, error) {
 	var out []Object
 	for _, k := range slices.Sorted(maps.Keys(p.objects)) {
@@ -80,16 +82,20 @@ func (p *place) sweep(t *testing.T, s *Sweeper, later time.Duration) Swept {
 // What no kept epoch needs goes after the grace time, counted from when that was
 // first seen, and nothing else does.
 func TestRule14Sweep(t *testing.T) {
-	p := newPlace("_firn/log/1", "public/a/data/old", "public/a/data/used", "public/a/metadata/version-hint.text", "public/a/metadata/x.json",
-		"public/readme", "public/b/data/1", "public/b/data/2", "public/b/data/3")
+	p := newPlace("else/log/1", "public/a/data/old", "public/a/data/used", "public/a/metadata/x.json", "public/b/data/1", "public/b/data/2", "public/b/data/3")
 	p.needed["public/a/data/used"] = true
 	s := &Sweeper{Warehouse: p, Grace: time.Hour}
-	require.Equal(t, Swept{Needed: 1, Waiting: 5}, p.sweep(t, s, 0))
+	require.Equal(t, Swept{Needed: 1, Waiting: 5, WaitingBytes: 50}, p.sweep(t, s, 0))
 	p.needed["public/b/data/1"] = true // a tag came, or a rollback
-	require.Equal(t, Swept{Needed: 2, Waiting: 4}, p.sweep(t, s, 59*time.Minute))
+	require.Equal(t, Swept{Needed: 2, Waiting: 4, WaitingBytes: 40}, p.sweep(t, s, 59*time.Minute))
 	delete(p.needed, "public/b/data/1") // its time begins anew
-	require.Equal(t, Swept{Needed: 1, Waiting: 1, Removed: 4, RemovedBytes: 40}, p.sweep(t, s, 2*time.Minute))
-	require.Equal(t, []string{"_firn/log/1", "public/a/data/used", "public/a/metadata/version-hint.text", "public/b/data/1", "public/readme"},
+	p.now = p.now.Add(2 * time.Minute)
+	would, err := s.Look(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, Swept{Needed: 1, Waiting: 1, WaitingBytes: 10, Removed: 4, RemovedBytes: 40}, would)
+	require.Len(t, p.objects, 7)
+	require.Equal(t, Swept{Needed: 1, Waiting: 1, WaitingBytes: 10, Removed: 4, RemovedBytes: 40}, p.sweep(t, s, 0))
+	require.Equal(t, []string{"else/log/1", "public/a/data/used", "public/b/data/1"},
 		slices.Sorted(maps.Keys(p.objects)))
 	require.Equal(t, Swept{Needed: 1, Removed: 1, RemovedBytes: 10}, p.sweep(t, s, time.Hour))
 }

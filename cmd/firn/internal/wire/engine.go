@@ -39,6 +39,7 @@ type Options struct {
 	Compaction    *compaction.Options      // nil: data files stay as they land until somebody asks
 	Grace         time.Duration            // before what no kept epoch needs is removed; 0: nothing is
 	Retention     catalog.Retention        // which epochs are kept; zero: the default
+	LogNumbers    uint64                   // see catalog.LogOptions.Numbers; zero but in tests
 
 	Now    func() time.Time // see lake.Options
 	Logger *slog.Logger
@@ -54,6 +55,8 @@ type Engine struct {
 	Store  object.Store
 	Log    *catalog.Log
 	Lake   *lake.Lake
+
+	expirer *expirer
 }
 
 // OpenStore opens the warehouse and its log, for those who only read it.
@@ -63,7 +66,7 @@ func OpenStore(ctx context.Context, o Options) (object.Store, *catalog.Log, erro
 		return nil, nil, fmt.Errorf("open warehouse %s: %w", o.Warehouse, err)
 	}
 	object.RegisterFileIO(o.Object)
-	log, err := catalog.OpenLog(ctx, store, catalog.LogOptions{Logger: o.Logger, Retention: o.Retention})
+	log, err := catalog.OpenLog(ctx, store, catalog.LogOptions{Logger: o.Logger, Retention: o.Retention, Numbers: o.LogNumbers})
 	if err != nil {
 		return nil, nil, fmt.Errorf("open warehouse %s: %w", o.Warehouse, err)
 	}
@@ -125,7 +128,7 @@ func Mirror(o Options, source lake.Source, store object.Store, log *catalog.Log)
 		tables.Pacer = nil // a share of a processor says nothing where seconds are shorter
 	}
 	tables.History = newHistory(log, o.Logger).now
-	sweeper := newSweeper(log, store, tables.pending, o.Grace)
+	e.expirer = &expirer{log: log, sweeper: newSweeper(log, store, tables.pending, o.Grace), logger: o.Logger, asked: make(chan expiryRequest)}
 	e.Lake = lake.New(lake.Options{
 		Source:   source,
 		Head:     &Head{Log: log, Warehouse: o.Name, Slot: o.Slot, Publication: o.Publication},
@@ -138,12 +141,13 @@ func Mirror(o Options, source lake.Source, store object.Store, log *catalog.Log)
 			if n > 0 {
 				o.Logger.Info("removed what killed writers left half-written", "objects", n)
 			}
-			if err != nil || o.Grace == 0 {
-				return err
+			if err != nil && ctx.Err() == nil {
+				o.Logger.Warn("remove what killed writers left half-written", "err", err)
 			}
-			return sweepForever(ctx, sweeper, &e.Lake.Counters().Removed, o.Logger)
+			return e.expirer.run(ctx)
 		},
 	})
+	e.expirer.removed = &e.Lake.Counters().Removed
 	return e, nil
 }
 

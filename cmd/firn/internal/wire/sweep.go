@@ -3,10 +3,8 @@ package wire
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 	"unique"
 
@@ -30,6 +28,7 @@ const (
 // warehouse is the lake's place as compaction's sweeper sees it.
 type warehouse struct {
 	log     *catalog.Log
+	head    *catalog.State // at the last look
 	store   object.Store
 	reach   *snapshot.Reach
 	pending *snapshot.Pending
@@ -41,10 +40,11 @@ type warehouse struct {
 type named struct {
 	tables, views []unique.Handle[string] // metadata URIs
 	folders       []unique.Handle[string] // keys of mirrored tables' folders
+	entries       []string                // keys in the log
 }
 
 func (w *warehouse) namedBy(s *catalog.State) *named {
-	n := &named{}
+	n := &named{entries: s.Keys()}
 	for _, t := range s.Tables() {
 		if key, ok := w.store.Key(strings.TrimRight(t.Location, "/")); ok && t.Mirror != nil {
 			n.folders = append(n.folders, unique.Make(key))
@@ -65,31 +65,6 @@ func newSweeper(log *catalog.Log, store object.Store, pending *snapshot.Pending,
 	return &compaction.Sweeper{Warehouse: w, Grace: grace, OthersGrace: max(grace, othersGrace)}
 }
 
-// sweepForever removes again and again, until ctx ends.
-func sweepForever(ctx context.Context, s *compaction.Sweeper, removed *atomic.Int64, log *slog.Logger) error {
-	for {
-		select {
-		case <-time.After(s.Grace / 2):
-		case <-ctx.Done():
-			return nil
-		}
-		began := time.Now()
-		swept, err := s.Sweep(ctx)
-		removed.Add(int64(swept.Removed))
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case errors.Is(err, catalog.ErrFenced):
-			return err
-		case err != nil:
-			log.Warn("nothing more is removed until the next look", "after", s.Grace/2, "removed", swept.Removed, "err", err)
-		case swept.Removed > 0:
-			log.Info("removed what no kept epoch needs", "objects", swept.Removed, "bytes", swept.RemovedBytes, "kept", swept.Needed,
-				"waiting", swept.Waiting, "took", time.Since(began).Round(time.Millisecond))
-		}
-	}
-}
-
 func (w *warehouse) Hash(key string) uint64 { return xxh3.HashString(key) }
 
 // Needed visits the head with its history, the kept epochs, and what is pending.
@@ -106,7 +81,7 @@ func (w *warehouse) Needed(ctx context.Context, fn func(hash uint64)) error {
 	if err != nil {
 		return err
 	}
-	w.kept, w.folders = kept, map[string]bool{}
+	w.head, w.kept, w.folders = head, kept, map[string]bool{}
 	w.reach.Round()
 	var mu sync.Mutex
 	locked := func(h uint64) {
@@ -120,6 +95,9 @@ func (w *warehouse) Needed(ctx context.Context, fn func(hash uint64)) error {
 	visit := func(n *named, history bool) {
 		for _, f := range n.folders {
 			w.folders[f.Value()] = true
+		}
+		for _, key := range n.entries {
+			locked(w.Hash(key))
 		}
 		for _, uri := range n.tables {
 			if !seen[uri] {
@@ -137,7 +115,26 @@ func (w *warehouse) Needed(ctx context.Context, fn func(hash uint64)) error {
 	for _, n := range kept {
 		visit(n, false)
 	}
+	if err := w.mark(ctx, head, locked); err != nil {
+		return errors.Join(err, g.Wait())
+	}
 	return g.Wait()
+}
+
+// mark visits what the entries from the log's mark on are read from: they build on
+// full entries from there on, or on the one that the first of them does.
+func (w *warehouse) mark(ctx context.Context, head *catalog.State, fn func(uint64)) error {
+	if head.Trimmed == 0 {
+		return nil
+	}
+	first, err := w.log.Entry(ctx, head.Trimmed)
+	if err != nil {
+		return err
+	}
+	for _, key := range first.Keys() {
+		fn(w.Hash(key))
+	}
+	return nil
 }
 
 // keptBy reads the entries of the kept epochs, tagged ones included, that were
@@ -164,9 +161,22 @@ func (w *warehouse) keptBy(ctx context.Context, head *catalog.State) (map[uint64
 	return out, nil
 }
 
+// Sweepable: of tables' files and, below the log's mark, of entries. Nothing else
+// is touched. version-hint.text is named by nobody, and read by its name.
+func (w *warehouse) Sweepable(key string) bool {
+	if strings.HasPrefix(key, catalog.LogPrefix) {
+		return w.head.MayTrim(key)
+	}
+	folder := strings.Contains(key, "/data/") || strings.Contains(key, "/metadata/")
+	return folder && !strings.HasSuffix(key, "/version-hint.text")
+}
+
 // Ours: an engine that rewrites a mirrored table puts its files into the same
 // folder, and may take hours until it commits them.
 func (w *warehouse) Ours(key string) bool {
+	if strings.HasPrefix(key, catalog.LogPrefix) {
+		return true
+	}
 	if !snapshot.OwnName(key) {
 		return false
 	}
