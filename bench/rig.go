@@ -60,7 +60,11 @@ func newRig(ctx context.Context, o *options) (_ *rig, err error) {
 	if r.pgBin, err = localpg.Find(ctx, cache, ""); err != nil {
 		return nil, err
 	}
-	if r.pg, err = localpg.Start(ctx, localpg.Options{BinDir: r.pgBin, Fsync: true}); err != nil {
+	// As a server that is written to a lot is set up. By default there is a
+	// checkpoint for each GB of WAL, after which each page that is changed is
+	// written to it whole, and a backlog is pages rather than rows.
+	wal := map[string]string{"max_wal_size": "4GB", "checkpoint_timeout": "30min"}
+	if r.pg, err = localpg.Start(ctx, localpg.Options{BinDir: r.pgBin, Fsync: true, Settings: wal}); err != nil {
 		return nil, err
 	}
 	pid, err := os.ReadFile(filepath.Join(r.pg.Dir(), "postmaster.pid"))
