@@ -21,6 +21,8 @@ type LiveFile struct {
 	Rows  int64 // as written
 	Dead  int64
 	Young bool // it landed a short while ago
+	// Unsorted: a rewrite would put its rows in the table's sort order.
+	Unsorted bool
 }
 
 const (
@@ -73,7 +75,7 @@ func (t *Table) rewritable(now time.Time) (files []LiveFile, all bool) {
 			all = false
 			continue
 		}
-		l := LiveFile{Path: f.Path, Bytes: f.Bytes, Rows: f.Rows, Young: now.Sub(d.born) < youngFor}
+		l := LiveFile{Path: f.Path, Bytes: f.Bytes, Rows: f.Rows, Young: now.Sub(d.born) < youngFor, Unsorted: f.Unsorted}
 		if d.dead != nil {
 			l.Dead = int64(d.dead.GetCardinality())
 		}
@@ -95,7 +97,7 @@ func (s *session) rewrite(m *member, p RewritePlan) {
 			r.inputs = append(r.inputs, f)
 		}
 	}
-	// In the order in which they came: rows keep it.
+	// In the order in which they came: rows keep it, or those that are equal do.
 	slices.SortFunc(r.inputs, func(a, b *dataFile) int { return int(int64(a.no) - int64(b.no)) })
 	for _, f := range r.inputs {
 		f.rewriting = true
@@ -313,15 +315,17 @@ type relocator struct {
 	dead    *roaring.Bitmap // in out, when it began
 	from    []origin        // in the order of their rows
 	next    uint32          // row of from[0] that the next row of out was, or one before it
+	sorted  []index.Loc     // where each row of out was, if from does not tell
 }
 
 func (r *relocator) run(ctx context.Context) error {
+	r.sort()
 	keys, was := make([]index.Key, 0, relocationRows), make([]index.Loc, 0, relocationRows)
 	err := r.store.Read(ctx, r.out.path, r.fields, nil, func(first int64, rec arrow.RecordBatch) error {
 		cols := rec.Columns()
 		for i := range int(rec.NumRows()) {
 			pos := uint32(first) + uint32(i)
-			k, l, err := index.Key{}, r.origin(), error(nil)
+			k, l, err := index.Key{}, r.origin(pos), error(nil)
 			if r.dead.Contains(pos) {
 				l = index.Loc{}
 			} else if k, err = r.key.row(cols, i); err != nil {
@@ -344,8 +348,30 @@ func (r *relocator) run(ctx context.Context) error {
 	return r.send(ctx, relocation{last: true})
 }
 
-// origin is where the next row of the output was before.
-func (r *relocator) origin() index.Loc {
+// sort lists where the rows of a sorted output were.
+func (r *relocator) sort() {
+	if len(r.from) == 0 || r.from[0].Order == nil {
+		return
+	}
+	order := r.from[0].Order
+	was := make([]index.Loc, len(order))
+	for _, pos := range order {
+		was[pos] = r.number()
+	}
+	r.sorted = was
+}
+
+// origin is where the row at pos in the output was before. It is asked of each
+// in turn.
+func (r *relocator) origin(pos uint32) index.Loc {
+	if r.sorted != nil {
+		return r.sorted[pos]
+	}
+	return r.number()
+}
+
+// number is where the next of the rows that were carried over was before.
+func (r *relocator) number() index.Loc {
 	for len(r.from) > 0 {
 		f := &r.from[0]
 		for f.Dead != nil && f.Dead.Contains(r.next) {

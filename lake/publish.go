@@ -40,6 +40,9 @@ type File struct {
 	// vectors mark. It belongs to the TableStore, which changes it in Adopt
 	// only; nil means none.
 	Dead *roaring.Bitmap
+	// Unsorted: the table has a sort order, which the rows are not known to be
+	// in, and a rewrite would put them.
+	Unsorted bool
 }
 
 // Footprint is the size of a table's current snapshot. Bytes are those of data
@@ -160,7 +163,7 @@ type TableStore interface {
 	// file does not have is all NULL. The batch is fn's until it returns.
 	Read(ctx context.Context, path string, fields []int, positions []uint32, fn func(first int64, rec arrow.RecordBatch) error) error
 	// Rewrite makes one data file, of the current schema, of what is live in the
-	// inputs, in their order, uploads it and proves by reading it that it holds
+	// inputs, in the table's sort order or else in theirs, uploads it and proves by reading it that it holds
 	// just that: ErrRowsChanged if not. An input that is not live when it
 	// begins is ErrInputGone. In v3 rows keep their ids. The table doesn't change;
 	// it may be called from any goroutine. After an error what was uploaded is one

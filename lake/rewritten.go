@@ -39,13 +39,17 @@ type Rewritten struct {
 	Sum column.Sum
 }
 
-// Moved says where a rewrite put the rows of one data file: in their order, but
-// for the dead ones, from Base on.
+// Moved says where a rewrite put the rows of one data file. The rows that were
+// carried over are counted through all inputs, those of From from Base on; that
+// is also their order in To, unless they were sorted.
 type Moved struct {
 	From, To string          // paths of data files; To is empty if nothing was live in any input
 	Rows     int64           // as written in From
 	Dead     *roaring.Bitmap // rows of From that were not carried over; nil: none
-	Base     uint32          // the position in To of the first that was
+	Base     uint32          // the number of the first that was
+	// Order is the position in To of each row of the rewrite, by its number; nil:
+	// the number itself. It is shared by all inputs.
+	Order []uint32
 }
 
 // Live is how many rows of From were carried over.
@@ -63,12 +67,20 @@ func (m *Moved) Position(row uint32) (pos uint32, ok bool) {
 		return 0, false
 	}
 	if m.Dead == nil {
-		return m.Base + row, true
+		return m.position(m.Base + row), true
 	}
 	if m.Dead.Contains(row) {
 		return 0, false
 	}
-	return m.Base + row - uint32(m.Dead.Rank(row)), true
+	return m.position(m.Base + row - uint32(m.Dead.Rank(row))), true
+}
+
+// position in To of the row with a number.
+func (m *Moved) position(n uint32) uint32 {
+	if m.Order == nil {
+		return n
+	}
+	return m.Order[n]
 }
 
 // Positions are where in To rows of From are, those that were carried over. The
@@ -77,7 +89,7 @@ func (m *Moved) Positions(rows *roaring.Bitmap) *roaring.Bitmap {
 	out := roaring.New()
 	if m.Dead == nil {
 		for it := rows.Iterator(); it.HasNext(); {
-			out.Add(m.Base + it.Next())
+			out.Add(m.position(m.Base + it.Next()))
 		}
 		return out
 	}
@@ -89,7 +101,7 @@ func (m *Moved) Positions(rows *roaring.Bitmap) *roaring.Bitmap {
 			before++
 		}
 		if !dead.HasNext() || dead.PeekNext() != row {
-			out.Add(m.Base + row - before)
+			out.Add(m.position(m.Base + row - before))
 		}
 	}
 	return out
@@ -99,6 +111,11 @@ func (m *Moved) Positions(rows *roaring.Bitmap) *roaring.Bitmap {
 // bitmap is the caller's.
 func (m *Moved) All() *roaring.Bitmap {
 	out := roaring.New()
-	out.AddRange(uint64(m.Base), uint64(m.Base)+uint64(m.Live()))
+	first, end := uint64(m.Base), uint64(m.Base)+uint64(m.Live())
+	if m.Order == nil {
+		out.AddRange(first, end)
+	} else {
+		out.AddMany(m.Order[first:end])
+	}
 	return out
 }

@@ -14,7 +14,9 @@ import (
 
 	"firn/cmd/firn/internal/config"
 	"firn/cmd/firn/internal/listen"
+	"firn/lake"
 	"firn/lake/object"
+	"firn/wal"
 	"firn/wal/slot"
 )
 
@@ -183,7 +185,7 @@ func (d *doctor) tables(ctx context.Context, src *slot.Source) {
 		d.add("preflight", resultOK, "", "Settings and rights are as logical replication needs them")
 	}
 	usable := 0
-	for _, t := range tables {
+	for i, t := range tables {
 		name := t.Schema + "." + t.Name
 		switch {
 		case !t.Usable:
@@ -192,6 +194,9 @@ func (d *doctor) tables(ctx context.Context, src *slot.Source) {
 		case folds(t.Schema) || folds(t.Name):
 			d.add("table", resultNote, "", "%s has capital letters in its name; engines that fold names may not find it", name)
 		}
+		if err := d.settings(&tables[i]); err != nil {
+			d.add("settings", resultWarning, "Correct firn.yaml.", "sort_by of %s is not in force: %v", name, err)
+		}
 		usable++
 	}
 	if usable == 0 {
@@ -199,6 +204,19 @@ func (d *doctor) tables(ctx context.Context, src *slot.Source) {
 		return
 	}
 	d.add("tables", resultOK, "", "%s can be mirrored", count(usable, "table"))
+}
+
+// settings checks what firn.yaml says of a table's columns.
+func (d *doctor) settings(t *wal.Table) error {
+	by := d.c.Settings(t.Schema, t.Name).SortBy
+	if len(by) == 0 {
+		return nil
+	}
+	l, err := lake.NewLayout(t, nil, 0)
+	if err != nil {
+		return err
+	}
+	return by.Check(l.Schema())
 }
 
 // slot compares slot and lake, as a start would.

@@ -20,6 +20,7 @@ import (
 	"firn/cmd/firn/internal/wire"
 	"firn/compaction"
 	"firn/lake"
+	"firn/lake/snapshot"
 	"firn/wal"
 	"firn/wal/slot"
 )
@@ -90,6 +91,7 @@ func openMirror(ctx context.Context, c *config.Config, logger *slog.Logger) (_ *
 		Warehouse: c.Warehouse, Name: m.place.name(), Object: objectOptions(c), StateDir: state,
 		Freshness: time.Duration(c.Freshness), SpillBytes: int64(c.Spill),
 		FormatVersion: func(id lake.Ident) int { return int(c.Settings(id.Namespace, id.Name).FormatVersion) },
+		SortBy:        func(id lake.Ident) snapshot.SortBy { return c.Settings(id.Namespace, id.Name).SortBy },
 		Append:        func(t wal.TableName) bool { return c.Settings(t.Schema, t.Name).Mode == config.Append },
 		Compaction:    compact,
 		Grace:         time.Duration(c.Grace),

@@ -69,6 +69,16 @@ func newHarness(t testing.TB, version int, seed uint64) *harness {
 	return h
 }
 
+// sortBy sorts what is rewritten from here on, a few dozen rows at a time.
+func (h *harness) sortBy(by string) {
+	var err error
+	h.tab.o.SortBy, err = ParseSortBy(by)
+	require.NoError(h.t, err)
+	h.tab.o.SortBytes = 8 << 10
+	h.tab.meta = h.tab.meta.clone()
+	h.tab.order(h.tab.meta)
+}
+
 // name and such are functions of the id, so that the model needs only ids.
 func nameOf(id int64) string { return fmt.Sprintf("name-%d", id%97) }
 
@@ -332,7 +342,7 @@ func (h *harness) check() {
 // sameAsLoaded compares the table in memory with the one on the store.
 func (h *harness) sameAsLoaded() *Table {
 	t := h.t
-	got, err := Load(h.ctx, Options{Store: h.store, Ident: h.tab.o.Ident, TempDir: h.tab.o.TempDir, RowGroupRows: 40}, h.tab.Metadata())
+	got, err := Load(h.ctx, Options{Store: h.store, Ident: h.tab.o.Ident, TempDir: h.tab.o.TempDir, RowGroupRows: 40, SortBytes: h.tab.o.SortBytes}, h.tab.Metadata())
 	require.NoError(t, err)
 	require.Equal(t, h.tab.o.Location, got.o.Location)
 	require.Equal(t, h.tab.total, got.total)

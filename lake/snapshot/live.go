@@ -56,6 +56,14 @@ func (f *dataFile) deadRows() uint64 {
 	return f.dead.GetCardinality()
 }
 
+// sortOrder is the id of the order that the rows are in; 0: none.
+func (f *dataFile) sortOrder() int {
+	if id := f.entry.file.SortOrderID(); id != nil {
+		return *id
+	}
+	return 0
+}
+
 // deleteFile is a live position-delete file, or a deletion vector.
 type deleteFile struct {
 	entry     *entry

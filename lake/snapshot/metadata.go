@@ -29,6 +29,8 @@ type metadata struct {
 	currentSchemaID int
 	specs           []iceberg.PartitionSpec
 	defaultSpecID   int
+	sortOrders      []table.SortOrder
+	sortOrderID     int // the default's; 0: unsorted
 	properties      map[string]string
 	current         int64 // snapshot id; 0: none
 	snapshots       []snapshotDoc
@@ -79,13 +81,12 @@ func newMetadata(formatVersion int, uuid, location string, schema *iceberg.Schem
 		location:      location,
 		properties:    maps.Clone(properties),
 		specs:         []iceberg.PartitionSpec{*iceberg.UnpartitionedSpec},
+		sortOrders:    []table.SortOrder{table.UnsortedSortOrder},
 		refs:          map[string]ref{},
 		rest: map[string]json.RawMessage{
-			"partition-specs":       json.RawMessage(`[{"spec-id":0,"fields":[]}]`),
-			"default-spec-id":       json.RawMessage(`0`),
-			"last-partition-id":     json.RawMessage(`999`),
-			"sort-orders":           json.RawMessage(`[{"order-id":0,"fields":[]}]`),
-			"default-sort-order-id": json.RawMessage(`0`),
+			"partition-specs":   json.RawMessage(`[{"spec-id":0,"fields":[]}]`),
+			"default-spec-id":   json.RawMessage(`0`),
+			"last-partition-id": json.RawMessage(`999`),
 		},
 	}
 	if m.properties == nil {
@@ -124,6 +125,7 @@ func parseMetadata(b []byte) (*metadata, error) {
 		"last-sequence-number": &m.lastSequence, "last-updated-ms": &m.lastUpdatedMS,
 		"last-column-id": &m.lastColumnID, "next-row-id": &m.nextRowID,
 		"schemas": &schemas, "current-schema-id": &m.currentSchemaID,
+		"sort-orders": &m.sortOrders, "default-sort-order-id": &m.sortOrderID,
 		"properties": &m.properties, "current-snapshot-id": &current, "snapshots": &snapshots,
 		"snapshot-log": &m.log, "metadata-log": &m.previous, "refs": &refs,
 	} {
@@ -322,6 +324,8 @@ func (m *metadata) marshal() ([]byte, error) {
 	value("last-column-id", m.lastColumnID)
 	list("schemas", len(m.schemas), func(i int) json.RawMessage { return m.schemas[i].doc })
 	value("current-schema-id", m.currentSchemaID)
+	value("sort-orders", nonNil(m.sortOrders))
+	value("default-sort-order-id", m.sortOrderID)
 	for _, k := range slices.Sorted(maps.Keys(m.rest)) {
 		key(k)
 		b = append(b, m.rest[k]...)

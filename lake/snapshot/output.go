@@ -112,19 +112,24 @@ func takeRows(ctx context.Context, a arrow.Array, rows []int64) (arrow.Array, er
 		a.Retain()
 		return a, nil
 	}
+	b := array.NewInt64Builder(memory.DefaultAllocator)
+	defer b.Release()
+	b.AppendValues(rows, nil)
+	indices := b.NewArray()
+	defer indices.Release()
+	return take(ctx, a, indices)
+}
+
+// take picks rows by whole numbers.
+func take(ctx context.Context, a, indices arrow.Array) (arrow.Array, error) {
 	if ext, ok := a.(array.ExtensionArray); ok {
-		storage, err := takeRows(ctx, ext.Storage(), rows)
+		storage, err := compute.TakeArray(ctx, ext.Storage(), indices)
 		if err != nil {
 			return nil, err
 		}
 		defer storage.Release()
 		return array.NewExtensionArrayWithStorage(ext.ExtensionType(), storage), nil
 	}
-	b := array.NewInt64Builder(memory.DefaultAllocator)
-	defer b.Release()
-	b.AppendValues(rows, nil)
-	indices := b.NewArray()
-	defer indices.Release()
 	return compute.TakeArray(ctx, a, indices)
 }
 

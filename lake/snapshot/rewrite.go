@@ -17,7 +17,8 @@ import (
 	columns "firn/lake/column"
 )
 
-// rewriter copies the live rows of data files into one.
+// rewriter copies the live rows of data files into one, in the table's order or
+// in theirs.
 //
 // What it proves: the sum of the rows that the output ought to hold is taken of
 // the inputs as they are decoded, before anything is left out, gathered or
@@ -30,6 +31,7 @@ type rewriter struct {
 	fields []int
 	sums   *columns.RowSums
 	w      *fileWriter
+	sorter *sorter // nil: rows stay in their order
 	sum    columns.Sum
 	rows   int64 // given to the writer, or held back
 	held   []arrow.RecordBatch
@@ -48,7 +50,8 @@ type rewriteInput struct {
 
 // Rewrite makes one data file of the live rows of inputs; see lake.TableStore.
 // Memory holds the encoded columns of one row group of an input, those of one
-// of the output and a few batches, however large the files are.
+// of the output and a few batches, however large the files are; to sort them,
+// tens of megabytes and four bytes a row.
 func (t *Table) Rewrite(ctx context.Context, inputs []lake.RewriteInput) (*lake.Rewritten, error) {
 	out, err := t.rewrite(ctx, inputs)
 	if err != nil {
@@ -77,6 +80,16 @@ func (t *Table) rewrite(ctx context.Context, inputs []lake.RewriteInput) (out *l
 		}
 		if err := w.copy(ctx, in); err != nil {
 			return nil, fmt.Errorf("copy %s: %w", in.Path, err)
+		}
+	}
+	if w.sorter != nil {
+		err := w.sorter.finish(ctx, func(rec arrow.RecordBatch) error { return errors.Join(w.encode(rec), w.pause(ctx)) })
+		if err != nil {
+			return nil, fmt.Errorf("sort: %w", err)
+		}
+		w.sorter.close()
+		for i := range out.Moved {
+			out.Moved[i].Order = w.sorter.order
 		}
 	}
 	if err := w.flush(); err != nil {
@@ -158,7 +171,20 @@ func (t *Table) newRewriter(inputs []lake.RewriteInput) (*rewriter, []rewriteInp
 	if err != nil {
 		return nil, nil, err
 	}
+	var rows int64
+	for _, in := range from {
+		rows += (&lake.Moved{Rows: in.rows, Dead: in.Dead}).Live()
+	}
+	sorts := m.sorts() && rows <= sortRowsMax
+	if sorts {
+		if w.sorter, err = newSorter(t.o.TempDir, t.o.SortBytes, m.sortOrder(), w.fields); err != nil {
+			return nil, nil, err
+		}
+	}
 	w.w, err = t.newFile(m, m.schema(), spec, first.entry.file.Partition())
+	if err == nil && sorts {
+		w.w.order = m.sortOrderID
+	}
 	return w, from, err
 }
 
@@ -186,7 +212,7 @@ func (w *rewriter) copy(ctx context.Context, in rewriteInput) error {
 			return err
 		}
 		defer live.Release()
-		if err := w.write(live); err != nil {
+		if err := w.take(ctx, live); err != nil {
 			return err
 		}
 		return w.pause(ctx)
@@ -271,6 +297,15 @@ func liveRows(ctx context.Context, rec arrow.RecordBatch, first int64, dead *roa
 		}
 	}
 	return array.NewRecordBatch(rec.Schema(), cols, int64(len(live))), nil
+}
+
+// take takes live rows of an input.
+func (w *rewriter) take(ctx context.Context, rec arrow.RecordBatch) error {
+	if w.sorter == nil {
+		return w.write(rec)
+	}
+	w.rows += rec.NumRows()
+	return w.sorter.add(ctx, rec)
 }
 
 // write passes a batch on, a small one with others: the encoder chooses by the
@@ -368,6 +403,9 @@ func (w *rewriter) pause(ctx context.Context) error {
 // drop gives up what was not closed.
 func (w *rewriter) drop() {
 	w.release()
+	if w.sorter != nil {
+		w.sorter.close()
+	}
 	w.w.Abort()
 }
 

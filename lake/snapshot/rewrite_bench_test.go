@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,8 +17,12 @@ import (
 // is what the proof takes besides hashing the inputs' rows.
 func BenchmarkRewrite(b *testing.B) {
 	const files = 8
-	for _, version := range []int{2, 3} {
-		b.Run(fmt.Sprint("v", version), func(b *testing.B) {
+	for _, c := range []struct {
+		version int
+		by      string
+	}{{2, ""}, {3, ""}, {2, "user_id, created_at desc"}, {2, "note"}} {
+		version, by := c.version, c.by
+		b.Run(fmt.Sprintf("v%d/by=%s", version, strings.ReplaceAll(c.by, ", ", ",")), func(b *testing.B) {
 			sc, recs := tenColumns(b, 48<<10, 20)
 			h := newHarness(b, version, 1)
 			h.tab.o.RowGroupRows = defaultRowGroupRows
@@ -40,6 +45,10 @@ func BenchmarkRewrite(b *testing.B) {
 				c.Dead[f.Path] = dead
 			}
 			h.commit(c)
+			if by != "" {
+				h.sortBy(by)
+				h.tab.o.SortBytes = defaultSortBytes
+			}
 			inputs := inputsOf(h.tab)
 			b.ReportAllocs()
 			b.ResetTimer()

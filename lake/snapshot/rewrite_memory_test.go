@@ -32,11 +32,19 @@ func TestRewriteMemory(t *testing.T) {
 	for _, c := range []struct {
 		name               string
 		files, rows, width int
-	}{{"narrow", 24, 300_000, 8}, {"wide", 24, 4_000, 4 << 10}, {"very-wide", 24, 16, 1 << 20}} {
+		by                 string
+	}{
+		{"narrow", 24, 300_000, 8, ""}, {"wide", 24, 4_000, 4 << 10, ""}, {"very-wide", 24, 16, 1 << 20, ""},
+		{"narrow-sorted", 24, 300_000, 8, "body"}, {"very-wide-sorted", 24, 16, 1 << 20, "id"},
+	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := newHarness(t, 2, 1)
 			h.tab, err = Create(CreateOptions{Options: Options{Store: store, Ident: h.tab.o.Ident, Location: c.name, TempDir: t.TempDir()}, Schema: sc})
 			require.NoError(t, err)
+			if c.by != "" {
+				h.sortBy(c.by)
+				h.tab.o.SortBytes = defaultSortBytes
+			}
 			rng := rand.New(rand.NewPCG(1, 1))
 			change := &lake.Change{Stamp: h.stamp("snapshot")}
 			var total int64

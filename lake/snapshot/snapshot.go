@@ -76,6 +76,12 @@ type Options struct {
 	// History tells what of the past the metadata goes on showing. It is asked at
 	// each Prepare, and must not block; nil: the newest snapshots.
 	History func() *History
+	// SortBy is the order that rewrites put rows in; nil: the table's own. The
+	// table's metadata takes it over with its next commit.
+	SortBy SortBy
+	// SortBytes is how much a rewrite sorts in memory at a time, the rest waits in
+	// TempDir; default 16 MB.
+	SortBytes int64
 	// Now is the clock that uploads age by; default time.Now.
 	Now func() time.Time
 }
@@ -109,6 +115,7 @@ const (
 	defaultRowGroupRows  = 128 << 10
 	defaultRowGroupBytes = 32 << 20
 	defaultFooters       = 16
+	defaultSortBytes     = 16 << 20
 )
 
 func (o Options) withDefaults() Options {
@@ -126,6 +133,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.RowGroupBytes <= 0 {
 		o.RowGroupBytes = defaultRowGroupBytes
+	}
+	if o.SortBytes <= 0 {
+		o.SortBytes = defaultSortBytes
 	}
 	if o.Now == nil {
 		o.Now = time.Now

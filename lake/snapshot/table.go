@@ -93,7 +93,15 @@ func Create(o CreateOptions) (*Table, error) {
 	if t.meta, err = newMetadata(o.FormatVersion, o.UUID, t.uri, o.Schema, properties); err != nil {
 		return nil, fmt.Errorf("create table %s: %w", o.Ident, err)
 	}
+	t.order(t.meta)
 	return t, nil
+}
+
+// order gives m the sort order that is wanted, as far as its columns allow.
+func (t *Table) order(m *metadata) {
+	if err := m.setSortOrder(t.o.SortBy); err != nil {
+		t.o.Logger.Warn("the table has no sort order", "table", t.o.Ident.String(), "err", err)
+	}
 }
 
 func newTable(o Options) *Table {
@@ -131,9 +139,9 @@ func (t *Table) Footprint() lake.Footprint {
 
 // Files lists the live data files, oldest first. The bitmaps are the Table's.
 func (t *Table) Files() []lake.File {
-	out := make([]lake.File, len(t.files))
+	out, sorts := make([]lake.File, len(t.files)), t.meta.sorts()
 	for i, f := range t.files {
-		out[i] = lake.File{Path: f.path, Rows: f.rows, Bytes: f.bytes, Dead: f.dead}
+		out[i] = lake.File{Path: f.path, Rows: f.rows, Bytes: f.bytes, Dead: f.dead, Unsorted: sorts && f.rows <= sortRowsMax && f.sortOrder() != t.meta.sortOrderID}
 	}
 	return out
 }

@@ -151,6 +151,7 @@ type fileWriter struct {
 	key, uri string
 	spec     iceberg.PartitionSpec
 	values   map[int]any // the partition's, by field id of the spec
+	order    int         // id of the sort order that rows come in; 0: none
 	props    iceberg.Properties
 	schema   *iceberg.Schema
 	arrow    *arrow.Schema
@@ -342,7 +343,7 @@ func (w *fileWriter) describe() (*lake.NewFile, error) {
 	entry, err := table.DataFileFromMetadata(table.DataFileArgs{
 		Schema: w.schema, Spec: w.spec, Format: iceberg.ParquetFile, Metadata: meta,
 		FilePath: w.uri, FileSize: w.body.size, Content: iceberg.EntryContentData, PartitionValues: w.values,
-		Properties: w.props, FormatVersion: w.version,
+		Properties: w.props, FormatVersion: w.version, SortOrderID: w.order,
 	})
 	if err != nil {
 		return nil, err

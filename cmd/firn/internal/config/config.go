@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"firn/lake/snapshot"
 )
 
 // Config is all that firn.yaml may hold. The keys that are flags too have the
@@ -87,6 +89,10 @@ type Table struct {
 	// are never changed, or without a replica identity. What is updated or
 	// deleted stays in the lake as it was inserted.
 	Mode Mode `yaml:"mode"`
+	// SortBy is the order of the rows within a data file, as in ORDER BY:
+	// created_at, user_id desc nulls last. Rewrites sort by it, so it wants
+	// compaction; a range of the first column is then found in few row groups.
+	SortBy snapshot.SortBy `yaml:"sort_by"`
 	// AllowWrites lets clients of the catalog change the table's rows. What
 	// they change is then no longer what Postgres has.
 	AllowWrites bool `yaml:"allow_writes"`
@@ -320,12 +326,15 @@ func digest(parts ...string) string {
 
 // Settings are those of one table: of the first pattern that matches it.
 func (c *Config) Settings(schema, table string) Table {
-	out := Table{FormatVersion: c.FormatVersion}
+	out := Table{FormatVersion: c.FormatVersion, SortBy: snapshot.SortBy{}}
 	for _, s := range c.TableSettings {
 		if !glob(s.Pattern, schema+"."+table) {
 			continue
 		}
 		out.AllowWrites, out.Mode = s.AllowWrites, s.Mode
+		if s.SortBy != nil {
+			out.SortBy = s.SortBy
+		}
 		if s.FormatVersion != 0 {
 			out.FormatVersion = s.FormatVersion
 		}

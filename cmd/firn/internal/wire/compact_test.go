@@ -11,15 +11,25 @@ import (
 
 	"firn/compaction"
 	"firn/lake"
+	"firn/lake/snapshot"
 )
 
 // Data files are rewritten under a stream that changes the very rows, in every
-// kind of table, through restarts with and without the state folder, and no row
-// comes back, is lost or is there twice.
+// kind of table, sorted and not, through restarts with and without the state
+// folder, and no row comes back, is lost or is there twice.
 func TestRule21StreamBesideRewrites(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.o.Compaction = &compaction.Options{SpareFiles: 1, MaxDead: 0.05}
+	r.o.SortBy = func(id lake.Ident) snapshot.SortBy {
+		by, sorted := map[string]string{"keyed": "n desc, a", "wide": "y", "whole": "b, a desc"}[id.Name]
+		if !sorted {
+			return nil
+		}
+		order, err := snapshot.ParseSortBy(by)
+		require.NoError(t, err)
+		return order
+	}
 	r.exec(`create table keyed (id int primary key, a text, n int);
 		create table other (id int primary key, a text, n int);
 		create table wide (x text, y int, z text, primary key (x, y));

@@ -13,6 +13,7 @@ import (
 	"firn/compaction"
 	"firn/lake"
 	"firn/lake/object"
+	"firn/lake/snapshot"
 	"firn/wal"
 	"firn/wal/slot"
 )
@@ -40,6 +41,9 @@ type Options struct {
 	Grace         time.Duration            // before what no kept epoch needs is removed; 0: nothing is
 	Retention     catalog.Retention        // which epochs are kept; zero: the default
 	LogNumbers    uint64                   // see catalog.LogOptions.Numbers; zero but in tests
+
+	// SortBy is the order of a table's rows; nil: what each has.
+	SortBy func(lake.Ident) snapshot.SortBy
 
 	Now    func() time.Time // see lake.Options
 	Logger *slog.Logger
@@ -124,6 +128,7 @@ func Mirror(o Options, source lake.Source, store object.Store, log *catalog.Log)
 	}
 	e := &Engine{Store: store, Log: log}
 	tables := NewTables(store, temp, o.Logger, o.FormatVersion)
+	tables.SortBy = o.SortBy
 	if o.Now != nil {
 		tables.Pacer = nil // a share of a processor says nothing where seconds are shorter
 	}

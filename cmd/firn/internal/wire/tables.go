@@ -24,6 +24,8 @@ type Tables struct {
 	Pacer *lake.Pacer
 	// History tells what the lake keeps; nil: the newest snapshots of each table.
 	History func() *snapshot.History
+	// SortBy is the order of a table's rows; nil: what the table has.
+	SortBy func(lake.Ident) snapshot.SortBy
 
 	uploads snapshot.Limiter
 	footers *snapshot.Footers
@@ -38,7 +40,11 @@ func NewTables(store snapshot.Store, tempDir string, logger *slog.Logger, format
 }
 
 func (t *Tables) options(id lake.Ident, location string) snapshot.Options {
-	return snapshot.Options{Store: t.Store, Ident: id, Location: location, Logger: t.Logger, TempDir: t.TempDir, Uploads: t.uploads, Footers: t.footers, Pending: t.pending, History: t.History, Pacer: t.Pacer}
+	o := snapshot.Options{Store: t.Store, Ident: id, Location: location, Logger: t.Logger, TempDir: t.TempDir, Uploads: t.uploads, Footers: t.footers, Pending: t.pending, History: t.History, Pacer: t.Pacer}
+	if t.SortBy != nil {
+		o.SortBy = t.SortBy(id)
+	}
+	return o
 }
 
 // Create makes a table whose folder no table has had before.
