@@ -58,31 +58,47 @@ func (l *loader) load(expected int64, fn func(put func(Key, Loc) error) error) e
 	base := l.x.base
 	if expected > l.direct {
 		l.direct = 0
-	} else if err := l.reserve(expected); err != nil {
-		return err
+	} else if expected > 0 && base.live() == 0 {
+		// So that the segments need not grow by steps. What is too much stays
+		// unused on disk.
+		if err := base.reserve(expected); err != nil {
+			return err
+		}
 	}
 	if err := fn(l.put); err != nil {
 		return err
 	}
-	if l.spool != nil {
-		if err := l.reserve(l.spool.rows); err != nil {
-			return err
-		}
-		err := l.spool.each(func(k Key, w uint64) error { return l.add(base.hash(k), k, locOf(w)) })
-		if err != nil {
-			return err
-		}
+	if err := l.flush(); err != nil || l.spool == nil {
+		return err
 	}
-	return l.flush()
+	return l.drain()
 }
 
-// reserve makes room for so many rows if there are none yet, so that the
-// segments need not grow by steps. What is too much stays unused on disk.
-func (l *loader) reserve(rows int64) error {
-	if base := l.x.base; rows > 0 && base.live() == 0 && l.n == 0 {
-		return base.reserve(rows)
+// drain puts the spooled rows in, and with them, once more, those that went
+// straight in: the segments have to be large enough for all from the start. In
+// ones that have yet to grow, rows in the order of the hash pile up at the front,
+// as a run that each next one walks along.
+func (l *loader) drain() error {
+	x, base := l.x, l.x.base
+	err := base.each(func(k Key, w uint64) error {
+		if !isLoc(w) {
+			return nil // a key's level
+		}
+		h, k := x.keyed(k)
+		return l.spool.add(h, k, w)
+	})
+	if err != nil {
+		return err
 	}
-	return nil
+	base.free()
+	if err := base.reserve(l.spool.rows); err != nil {
+		return err
+	}
+	err = l.spool.each(func(k Key, w uint64) error { return l.add(base.hash(k), k, locOf(w)) })
+	if err != nil {
+		return err
+	}
+	return l.flush()
 }
 
 func (l *loader) put(k Key, loc Loc) error {

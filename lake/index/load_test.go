@@ -116,3 +116,47 @@ func TestNoAllocations(t *testing.T) {
 		require.NoError(t, x.Close())
 	}
 }
+
+// TestLoadOfMoreThanExpected: rows that come out of a spool never meet segments
+// that have yet to grow, where they would pile up (100M rows of which nobody
+// knew: hours). So these are as if the number had been known.
+func TestLoadOfMoreThanExpected(t *testing.T) {
+	for _, o := range kinds {
+		const rows, depth = 12_000, 6
+		for _, expected := range []int64{0, 100, rows} {
+			o := small(o)
+			o.directRows = 1000
+			x, err := Open(t.TempDir(), o)
+			require.NoError(t, err)
+			for part := range uint64(2) { // the second finds segments there
+				require.NoError(t, x.Load(expected, func(put func(Key, Loc) error) error {
+					for i := range uint64(rows / 2) {
+						n := part*rows/2 + i
+						k := keyFor(o, n)
+						if o.Multi && i%10 == 0 {
+							k = keyFor(o, 0) // many rows of one key
+						}
+						if err := put(k, Loc{1, uint32(n)}); err != nil {
+							return err
+						}
+					}
+					return nil
+				}))
+			}
+			require.NoError(t, x.CommitLoad(1, 1, []FileName{{No: 1, Path: "a"}}))
+			require.EqualValues(t, rows, x.Len())
+			if o.Multi { // whose key of many rows may split any segment
+				require.Len(t, rowsIn(x, keyFor(o, 0)), rows/10)
+			} else {
+				for n := range uint64(rows) {
+					l, ok := x.Get(keyFor(o, n))
+					require.True(t, ok && l == Loc{1, uint32(n)})
+				}
+				for _, s := range x.base.all() {
+					require.EqualValues(t, depth, s.depth)
+				}
+			}
+			crash(x)
+		}
+	}
+}

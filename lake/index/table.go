@@ -265,8 +265,9 @@ func (t *table) reserve(rows int64) error {
 }
 
 // prepare makes room for all rows that each calls its function with, in the
-// order of the hash, each time it is called. Rows that come in the order of the hash would else pile up at the front of a
-// segment that has yet to grow, as a run that each next one walks along.
+// order of the hash, each time it is called. Rows that come in the order of the
+// hash would else pile up at the front of a segment that has yet to grow, as a
+// run that each next one walks along.
 func (t *table) prepare(each func(func(k Key, w uint64) error) error) error {
 	for {
 		for _, s := range t.all() {
