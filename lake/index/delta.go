@@ -15,24 +15,38 @@ import "fmt"
 const (
 	deltaLog = 16 // slots of its segments: flushed in some 10 ms
 	// deltaFrom is how many rows of base are worth a delta, and deltaShare how
-	// many of them one change in it stands for.
+	// many of them one change in it stands for. An overlay of more changes than
+	// these is neighbours enough: it goes to base itself. The delta's segments are
+	// never made larger for what comes, so there its rows, in the order of the
+	// hash, would pile up at the front of each.
 	deltaFrom  = 16 << 20
 	deltaShare = 8
 )
 
+// deltaRows is how many changes the delta is for.
+func (x *Index) deltaRows() int64 { return x.base.live() / x.o.deltaShare }
+
 // deepDelta is the depth at which the delta has its share of base.
 func (x *Index) deepDelta() (depth uint8) {
-	for x.base.live()/deltaShare>>depth > 1<<x.o.deltaLog/2 {
+	for rows := x.deltaRows(); rows>>depth > 1<<x.o.deltaLog/2; {
 		depth++
 	}
 	return depth
 }
 
-// beginDelta makes the delta if base is large enough by now.
-func (x *Index) beginDelta() error {
-	if x.delta != nil || x.o.Multi || x.base.live() < x.o.deltaFrom {
+// useDelta makes the delta if so many changes are to go by way of it, and moves
+// all that is in it to base, and drops it, if they are not.
+func (x *Index) useDelta(changes int64) error {
+	switch many := changes > x.deltaRows(); {
+	case x.delta != nil && many:
+		return x.endDelta()
+	case x.delta != nil || many || x.o.Multi || x.base.live() < x.o.deltaFrom:
 		return nil
 	}
+	return x.beginDelta()
+}
+
+func (x *Index) beginDelta() error {
 	depth := x.deepDelta()
 	var all []*segment
 	err := func() error {
@@ -60,6 +74,21 @@ func (x *Index) beginDelta() error {
 	return nil
 }
 
+func (x *Index) endDelta() error {
+	all := x.delta.all()
+	for _, s := range all {
+		if err := x.move(s); err != nil {
+			return err
+		}
+	}
+	if err := x.journal.append(recordSwap(all, nil)); err != nil {
+		return fmt.Errorf("drop delta: %w", err)
+	}
+	x.delta.free()
+	x.delta = nil
+	return nil
+}
+
 func (x *Index) newDelta() *table {
 	t := x.newTable(x.allocDelta, x.swapBase, x.o.deltaLog+1) // no limits of its own for each
 	t.full = x.flush
@@ -74,13 +103,12 @@ func (x *Index) allocDelta(log2, depth uint8, top uint64) (*segment, error) {
 	return s, err
 }
 
-// flush moves what is in a segment of the delta to base, and puts an empty one
-// in its place, or two where base has grown.
-func (x *Index) flush(s *segment) error {
+// move brings what is in a segment of the delta to base.
+func (x *Index) move(s *segment) error {
 	if err := x.base.prepare(s.each); err != nil {
 		return err
 	}
-	err := s.each(func(k Key, w uint64) error {
+	return s.each(func(k Key, w uint64) error {
 		h := x.base.hash(k)
 		if w == wordRemoved {
 			x.base.remove(h, k)
@@ -89,6 +117,12 @@ func (x *Index) flush(s *segment) error {
 		_, err := x.base.put(h, k, w)
 		return err
 	})
+}
+
+// flush moves what is in a segment of the delta to base, and puts an empty one
+// in its place, or two where base has grown.
+func (x *Index) flush(s *segment) error {
+	err := x.move(s)
 	if err != nil {
 		return err
 	}

@@ -95,6 +95,38 @@ func TestDelta(t *testing.T) {
 		require.NoError(t, x.Close())
 		x = reopen(t, dir, o)
 		requireRows(t, want, x, all)
+		require.NotNil(t, x.delta)
+
+		// A delta that is not empty makes way for changes that are too many, and
+		// comes back for fewer.
+		o.deltaShare = 8
+		x.o.deltaShare = 8
+		for n := uint32(60); n < 63; n++ {
+			many, changes := n != 61, int64(60)
+			if many {
+				changes = x.deltaRows() + 1
+			}
+			files = append(files, FileName{No: x.NextFile(), Path: fmt.Sprint("f", n)})
+			for i := range uint32(changes) {
+				k, l := all[int(i)*7%len(all)], Loc{n, i}
+				if i%3 == 0 {
+					require.NoError(t, x.Remove(k, Loc{}))
+					delete(want, k)
+					continue
+				}
+				require.NoError(t, x.Put(k, l))
+				want.put(k, l, false)
+			}
+			require.NoError(t, x.Seal())
+			require.NoError(t, x.Merge(uint64(n), 1, files, nil))
+			require.Equal(t, many, x.delta == nil)
+			requireRows(t, want, x, all)
+			crash(x)
+			x = reopen(t, dir, o)
+			require.Equal(t, many, x.delta == nil)
+			requireRows(t, want, x, all)
+			require.Equal(t, want.count(), x.Len())
+		}
 		x.Truncate()
 		require.NoError(t, x.Seal())
 		require.NoError(t, x.Merge(100, 1, files, nil))

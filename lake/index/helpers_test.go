@@ -12,7 +12,7 @@ import (
 // small makes segments split after some hundred keys.
 func small(o Options) Options {
 	o.baseLog, o.overlayLog, o.heapBytes, o.directRows = 9, 8, 8<<10, 30
-	o.deltaLog, o.deltaFrom = 6, 100
+	o.deltaLog, o.deltaFrom, o.deltaShare = 6, 100, 1
 	return o
 }
 

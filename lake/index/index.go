@@ -106,11 +106,11 @@ type Options struct {
 
 	// Sizes beyond which segments split, as powers of two, and a load's rows are
 	// spooled; tests make them small.
-	baseLog, overlayLog uint8
-	heapBytes           int64
-	directRows          int64
-	deltaLog            uint8
-	deltaFrom           int64
+	baseLog, overlayLog   uint8
+	heapBytes             int64
+	directRows            int64
+	deltaLog              uint8
+	deltaFrom, deltaShare int64
 }
 
 // Phase is what an index can be.
@@ -186,6 +186,7 @@ func Open(dir string, o Options) (*Index, error) {
 	}
 	o.directRows = cmp.Or(o.directRows, directRows)
 	o.deltaLog, o.deltaFrom = cmp.Or(o.deltaLog, deltaLog), cmp.Or(o.deltaFrom, deltaFrom)
+	o.deltaShare = cmp.Or(o.deltaShare, deltaShare)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("create index folder: %w", err)
 	}

@@ -122,7 +122,7 @@ func (x *Index) apply(o *overlay, alive fileSet, resolve func(Loc) (Loc, bool)) 
 		}
 	}
 	to := x.base
-	if err := x.beginDelta(); err != nil {
+	if err := x.useDelta(o.adds.live()); err != nil {
 		return err
 	}
 	if x.delta != nil {
