@@ -41,6 +41,7 @@ func oneCore(ctx context.Context, r *rig, result *Result) error {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
 	var took []time.Duration
 	var most int64
+	cpu := -cpuTime(os.Getpid())
 	for range r.rounds() {
 		debug.FreeOSMemory()
 		before, _ := memory(os.Getpid())
@@ -67,11 +68,13 @@ func oneCore(ctx context.Context, r *rig, result *Result) error {
 			return fmt.Errorf("rewrite %d rows: %d came out", rows, out.Output.Rows)
 		}
 	}
+	cpu += cpuTime(os.Getpid())
 	one := medianTime(took)
 	r.say("%d files of %d MB in %.2f s", len(inputs), bytes>>20, one.Seconds())
 	result.add("rows", float64(rows), "")
 	result.add("bytes of the inputs", float64(bytes)/(1<<20), "MB")
 	result.add("rows per second of one core", float64(rows)/one.Seconds(), "/s")
+	result.add("CPU per million rows", cpu.Seconds()/float64(len(took))/float64(rows)*1e6, "s")
 	result.add("memory of a rewrite", float64(most)/(1<<20), "MB")
 	return nil
 }
