@@ -340,10 +340,14 @@ func (w *fileWriter) describe() (*lake.NewFile, error) {
 		return nil, err
 	}
 	w.bytes.Store(w.body.size)
+	props, err := boundable(w.props, meta)
+	if err != nil {
+		return nil, err
+	}
 	entry, err := table.DataFileFromMetadata(table.DataFileArgs{
 		Schema: w.schema, Spec: w.spec, Format: iceberg.ParquetFile, Metadata: meta,
 		FilePath: w.uri, FileSize: w.body.size, Content: iceberg.EntryContentData, PartitionValues: w.values,
-		Properties: w.props, FormatVersion: w.version, SortOrderID: w.order,
+		Properties: props, FormatVersion: w.version, SortOrderID: w.order,
 	})
 	if err != nil {
 		return nil, err
