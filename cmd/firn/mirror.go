@@ -105,7 +105,7 @@ func openMirror(ctx context.Context, c *config.Config, logger *slog.Logger) (_ *
 	}
 	m.listener, err = listen.Open(ctx, listen.Options{
 		Address: c.Listen, Token: secret, Catalog: m.place.handler(secret, logger), Status: m.status,
-		Mirror: asked{m.engine}, Counters: m.engine.Lake.Counters(), Version: version(), Logger: logger,
+		Mirror: asked{m.engine}, Expire: m.expire, Counters: m.engine.Lake.Counters(), Version: version(), Logger: logger,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("%w (is another firn running? Choose another --listen)", err)

@@ -25,6 +25,7 @@ var commands = []func(*app) *cobra.Command{
 	verifyCommand,
 	diffCommand,
 	compactCommand,
+	expireCommand,
 	teardownCommand,
 }
 

@@ -96,7 +96,13 @@ func TestFlagsGoBeforeEnvironmentBeforeFile(t *testing.T) {
 	c, err = read(t, "retention:\n  newest: 5\n  every_day: 60d\n")
 	require.NoError(t, err)
 	require.Equal(t, catalog.Retention{Newest: 5, Minutes: time.Hour, Hours: 48 * time.Hour, Days: 60 * 24 * time.Hour}, c.Retention.Rule())
-	require.Equal(t, "60d", c.Retention.EveryDay.String())
+	require.Equal(t, "the newest 5 epochs, one a minute for 1h, one an hour for 48h, one a day for 60d, and tagged ones", c.Retention.String())
+	for age, want := range map[Age]string{0: "0s", Age(90 * time.Second): "1m30s", Age(10 * time.Minute): "10m", Age(100 * time.Minute): "100m", 30 * day: "30d"} {
+		require.Equal(t, want, age.String())
+		var back Age
+		require.NoError(t, back.UnmarshalText([]byte(want)))
+		require.Equal(t, age, back)
+	}
 
 	t.Setenv("FIRN_TABLES", "x.*,y.*")
 	c, err = read(t, file)

@@ -32,6 +32,20 @@ func (r Retention) Rule() catalog.Retention {
 	return catalog.Retention{Newest: int(r.Newest), Minutes: time.Duration(r.EveryMinute), Hours: time.Duration(r.EveryHour), Days: time.Duration(r.EveryDay)}
 }
 
+// String is it in words.
+func (r Retention) String() string {
+	text := fmt.Sprintf("the newest %d epochs", r.Newest)
+	for _, x := range []struct {
+		unit string
+		age  Age
+	}{{"a minute", r.EveryMinute}, {"an hour", r.EveryHour}, {"a day", r.EveryDay}} {
+		if x.age > 0 {
+			text += fmt.Sprintf(", one %s for %s", x.unit, x.age)
+		}
+	}
+	return text + ", and tagged ones"
+}
+
 // Count is a whole number, not below zero.
 type Count int
 
@@ -71,8 +85,13 @@ func (a *Age) UnmarshalText(b []byte) error {
 }
 
 func (a Age) String() string {
-	if a >= 2*day && a%day == 0 {
+	switch {
+	case a >= 3*day && a%day == 0:
 		return fmt.Sprintf("%dd", a/day)
+	case a >= Age(time.Hour) && a%Age(time.Hour) == 0:
+		return fmt.Sprintf("%dh", a/Age(time.Hour))
+	case a >= Age(time.Minute) && a%Age(time.Minute) == 0:
+		return fmt.Sprintf("%dm", a/Age(time.Minute))
 	}
 	return time.Duration(a).String()
 }

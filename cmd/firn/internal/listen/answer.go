@@ -158,6 +158,36 @@ func (l *Listener) compact(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// Expired is what /expire answers with: what an expiry did, or with GET would do.
+type Expired struct {
+	DryRun    bool   `json:"dry_run"`
+	Retention string `json:"retention"` // the rule, for people
+	Grace     string `json:"grace"`
+	// Epochs and Tags are kept, Dropped epochs are not any more since just now.
+	Epochs  int `json:"epochs"`
+	Tags    int `json:"tags"`
+	Dropped int `json:"dropped_epochs"`
+	// LogMark: entries of the log below this number stay only for kept epochs.
+	LogMark uint64 `json:"log_mark"`
+	// Objects of tables and log: needed, removed (a dry run: to be removed), and
+	// needed by nothing but for less than the grace time.
+	Needed       int   `json:"needed_objects"`
+	Removed      int   `json:"removed_objects"`
+	RemovedBytes int64 `json:"removed_bytes"`
+	Waiting      int   `json:"waiting_objects"`
+	WaitingBytes int64 `json:"waiting_bytes"`
+}
+
+// expire has the lake remove what it no longer keeps; GET only tells.
+func (l *Listener) expire(w http.ResponseWriter, r *http.Request) {
+	x, err := l.o.Expire(r.Context(), r.Method == http.MethodGet)
+	if err != nil {
+		fail(r.Context(), w, err)
+		return
+	}
+	reply(w, http.StatusOK, x)
+}
+
 // fail answers a question that the lake could not: too late (409, ask anew) or
 // in no time (504).
 func fail(ctx context.Context, w http.ResponseWriter, err error) {

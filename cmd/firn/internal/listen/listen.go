@@ -64,6 +64,7 @@ type Options struct {
 	Catalog  http.Handler // of /v1/…; checks the token itself
 	Status   func() Status
 	Mirror   Mirror
+	Expire   func(ctx context.Context, dry bool) (*Expired, error) // with Mirror
 	Counters *lake.Counters
 	Version  string
 	Logger   *slog.Logger
@@ -153,6 +154,8 @@ func (l *Listener) routes() http.Handler {
 		own := http.NewCrossOriginProtection()
 		mux.Handle("GET /wait", l.guard(http.HandlerFunc(l.wait)))
 		mux.Handle("POST /hold", own.Handler(l.guard(http.HandlerFunc(l.hold))))
+		mux.Handle("GET /expire", l.guard(http.HandlerFunc(l.expire)))
+		mux.Handle("POST /expire", own.Handler(l.guard(http.HandlerFunc(l.expire))))
 		mux.Handle("GET /compact", l.guard(http.HandlerFunc(l.compact)))
 		mux.Handle("POST /compact", own.Handler(l.guard(http.HandlerFunc(l.compact))))
 		mux.Handle("POST /cut", own.Handler(l.guard(http.HandlerFunc(l.cut))))

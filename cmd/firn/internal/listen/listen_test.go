@@ -80,6 +80,7 @@ func status() Status {
 func serve(t *testing.T, change func(*Options)) *Listener {
 	t.Helper()
 	o := Options{Address: "127.0.0.1:0", Status: status, Mirror: &still{at: 0x16_B374D848}, Counters: &lake.Counters{}, Version: "test",
+		Expire:  func(_ context.Context, dry bool) (*Expired, error) { return &Expired{DryRun: dry, Removed: 5}, nil },
 		Catalog: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { plain(w, 200, "catalog") }), Logger: slog.New(slog.DiscardHandler)}
 	o.Counters.BytesWritten.Store(200)
 	o.Counters.RewrittenBytes.Store(100)
@@ -145,6 +146,9 @@ func TestPaths(t *testing.T) {
 		{"GET", "/compact?table=public.orders", 200, `"state": "planned"`},
 		{"POST", "/compact?table=public.orders&table=public.new", 200, `"state": "asked"`},
 		{"POST", "/compact?table=public.none", 404, "no such table"},
+		{"GET", "/expire", 200, `"dry_run": true`},
+		{"POST", "/expire", 200, `"dry_run": false`},
+		{"POST", "/expire", 200, `"removed_objects": 5`},
 	} {
 		code, body := ask(t, c.method, l.URL()+c.path, nil)
 		require.Equal(t, c.code, code, "%s %s: %s", c.method, c.path, body)
@@ -179,7 +183,7 @@ func TestPageEscapesAndAsksForNothing(t *testing.T) {
 func TestTokenGuardsAllButHealth(t *testing.T) {
 	l := serve(t, func(o *Options) { o.Token = "secret" })
 	good := http.Header{"Authorization": {"Bearer secret"}}
-	for path, method := range map[string]string{"/status": "GET", "/metrics": "GET", "/": "GET", "/wait": "GET", "/hold": "POST", "/cut?lsn=17/0": "POST", "/compact": "POST"} {
+	for path, method := range map[string]string{"/status": "GET", "/metrics": "GET", "/": "GET", "/wait": "GET", "/hold": "POST", "/cut?lsn=17/0": "POST", "/compact": "POST", "/expire": "POST"} {
 		code, _ := ask(t, method, l.URL()+path, nil)
 		require.Equal(t, 401, code, path)
 		code, _ = ask(t, method, l.URL()+path, http.Header{"Authorization": {"Bearer wrong"}})
@@ -195,7 +199,7 @@ func TestTokenGuardsAllButHealth(t *testing.T) {
 
 func TestOtherSitesCannotHoldTheStream(t *testing.T) {
 	l := serve(t, nil)
-	for _, path := range []string{"/hold", "/cut", "/compact"} {
+	for _, path := range []string{"/hold", "/cut", "/compact", "/expire"} {
 		code, _ := ask(t, "POST", l.URL()+path, http.Header{"Origin": {"http://evil.example"}})
 		require.Equal(t, 403, code, path)
 	}
@@ -211,7 +215,7 @@ func TestWaitSurvivesARestartOfTheLake(t *testing.T) {
 
 func TestCatalogAloneHasNoStreamToAskFor(t *testing.T) {
 	l := serve(t, func(o *Options) { o.Mirror, o.Counters = nil, nil })
-	for _, path := range []string{"/wait", "/hold", "/cut", "/compact"} {
+	for _, path := range []string{"/wait", "/hold", "/cut", "/compact", "/expire"} {
 		code, _ := ask(t, "POST", l.URL()+path, nil)
 		require.Contains(t, []int{404, 405}, code, path)
 	}
