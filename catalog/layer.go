@@ -80,6 +80,14 @@ func (l *layer[K, V]) keys() []K {
 	return out
 }
 
+func (l *layer[K, V]) equal(o *layer[K, V], same func(a, b V) bool) bool {
+	return slices.EqualFunc(l.keys(), o.keys(), func(a, b K) bool {
+		v, _ := l.get(a)
+		w, _ := o.get(b)
+		return a == b && same(v, w)
+	})
+}
+
 // clone shares base and copies the changes.
 func (l *layer[K, V]) clone() layer[K, V] {
 	return layer[K, V]{base: l.base, over: maps.Clone(l.over)}

@@ -39,6 +39,8 @@ var (
 	ErrUnknown = errors.New("the commit's outcome is unknown")
 	// ErrNotKept: the lake does not answer for that moment (any more).
 	ErrNotKept = errors.New("no kept epoch shows that moment")
+	// ErrThinned: that moment's epoch is no longer kept.
+	ErrThinned = errors.New("that moment's epoch has been thinned out")
 	// ErrNotYet: the moment asked for lies after the head.
 	ErrNotYet = errors.New("the lake has not reached that moment")
 	// ErrUnchanged ends a Commit from its callback without an entry.

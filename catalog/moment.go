@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"firn/wal"
@@ -91,6 +92,36 @@ func (l *Log) keptState(ctx context.Context, k Kept) (*State, error) {
 		return nil, fmt.Errorf("%w: entry %d is no longer the one of epoch %d", ErrNotKept, k.Number, k.Epoch)
 	}
 	return s, err
+}
+
+// Answer is the kept epoch that a moment is answered by.
+type Answer struct {
+	Kept
+	// Thinned counts the epochs after it that are no longer kept and one of which
+	// the moment may lie in: what Postgres held at the moment may be newer.
+	Thinned uint64
+	// Ahead: the moment lies after the newest commit that the lake has seen.
+	Ahead bool
+}
+
+// Exact says whether the epoch is the one that the moment lies in.
+func (a Answer) Exact() bool { return a.Thinned == 0 && !a.Ahead }
+
+// Answer returns the kept epoch that KeptAt does, and how well it answers.
+func (s *State) Answer(m Moment) (Answer, error) {
+	k, err := s.KeptAt(m)
+	if err != nil || m.Tag != "" || m == (Moment{}) {
+		return Answer{Kept: k}, err
+	}
+	a := Answer{Kept: k, Ahead: m.LSN == 0 && m.Time.After(s.CommitTime)}
+	if m.LSN == k.LSN || m.LSN == 0 && m.Time.Equal(k.Time) {
+		return a, nil
+	}
+	epochs := s.Epochs()
+	if i := slices.IndexFunc(epochs, func(x Kept) bool { return x.Number > k.Number }); i >= 0 && epochs[i].Epoch > k.Epoch+1 {
+		a.Thinned = epochs[i].Epoch - k.Epoch - 1
+	}
+	return a, nil
 }
 
 // KeptAt returns the newest kept epoch at or before m, which is the newest of

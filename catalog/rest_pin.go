@@ -54,6 +54,9 @@ func (s *server) resolve(ctx context.Context, name string) (*State, error) {
 		return nil, err
 	}
 	st, err := s.log.AsOf(ctx, m)
+	if err == nil && m == (Moment{}) {
+		st, err = s.latest(ctx, st)
+	}
 	switch {
 	case errors.Is(err, ErrNotKept) && m.Tag != "":
 		return nil, noSuch("warehouse %q: %v (what follows the @ is an LSN such as 16/B374D848, a time such as 2026-11-23T02:00:00Z, a tag, or latest)", name, err)
@@ -63,6 +66,21 @@ func (s *server) resolve(ctx context.Context, name string) (*State, error) {
 		return nil, unavailable("read the catalog's log", err)
 	case st.CommitID == "":
 		return nil, noSuch("warehouse %q: there is no epoch yet", name)
+	}
+	return st, nil
+}
+
+// latest is the state that the present is pinned to: the entry of the newest epoch
+// if it shows the same as the head, for that one is kept by the rule, and the head
+// may be an entry that nothing keeps.
+func (s *server) latest(ctx context.Context, head *State) (*State, error) {
+	epochs := head.Epochs()
+	if len(epochs) == 0 || epochs[len(epochs)-1].Number == head.Number {
+		return head, nil
+	}
+	st, err := s.log.keptState(ctx, epochs[len(epochs)-1])
+	if err != nil || !st.shows(head) {
+		return head, err
 	}
 	return st, nil
 }

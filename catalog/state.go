@@ -248,6 +248,13 @@ func (s *State) Epochs() []Kept {
 	return out
 }
 
+// shows says whether clients see the same namespaces, tables and views in both.
+func (s *State) shows(o *State) bool {
+	same := func(a, b Table) bool { return a.UUID == b.UUID && a.Metadata == b.Metadata }
+	return s.tables.equal(&o.tables, same) && s.views.equal(&o.views, func(a, b View) bool { return a == b }) &&
+		s.namespaces.equal(&o.namespaces, maps.Equal[map[string]string])
+}
+
 // Outcome returns what an idempotency key of the last hour led to.
 func (s *State) Outcome(key string) (Outcome, bool) { return s.idempotency.get(key) }
 

@@ -47,11 +47,22 @@ func CheckTagName(name string) error {
 	return nil
 }
 
-// Tag names the newest kept epoch at or before m; with the zero Moment, the
-// newest of all. The epoch is kept until Untag. Doing it again for the same
-// epoch changes nothing. It is one entry of the log, for which the stream's
-// commits do not wait.
+// Tag names the epoch that m lies in; with the zero Moment, the newest of all. The
+// epoch is kept until Untag. Doing it again for the same epoch changes nothing.
+// It is one entry of the log, for which the stream's commits do not wait.
+// ErrThinned: that epoch is no longer kept. ErrNotYet: m lies after the lake's
+// newest commit, so what its epoch will be is not known.
 func (l *Log) Tag(ctx context.Context, name string, m Moment) (Tag, error) {
+	return l.tag(ctx, name, m, false)
+}
+
+// TagNearest is Tag, but names the newest kept epoch before m where Tag refuses;
+// not for a moment in the future.
+func (l *Log) TagNearest(ctx context.Context, name string, m Moment) (Tag, error) {
+	return l.tag(ctx, name, m, true)
+}
+
+func (l *Log) tag(ctx context.Context, name string, m Moment, nearest bool) (Tag, error) {
 	if err := CheckTagName(name); err != nil {
 		return Tag{}, err
 	}
@@ -60,10 +71,14 @@ func (l *Log) Tag(ctx context.Context, name string, m Moment) (Tag, error) {
 	}
 	var tag Tag
 	_, err := l.Commit(ctx, func(next *State) error {
-		k, err := next.KeptAt(m)
+		a, err := next.Answer(m)
+		if err == nil {
+			err = l.fits(next, a, m, nearest)
+		}
 		if err != nil {
 			return err
 		}
+		k := a.Kept
 		if old, ok := next.Tag(name); ok {
 			if tag = old; old.Kept.CommitID == k.CommitID {
 				return ErrUnchanged
@@ -81,6 +96,21 @@ func (l *Log) Tag(ctx context.Context, name string, m Moment) (Tag, error) {
 		return Tag{}, err
 	}
 	return tag, nil
+}
+
+// fits refuses an answer that is not the moment's own epoch.
+func (l *Log) fits(s *State, a Answer, m Moment, nearest bool) error {
+	switch {
+	case a.Ahead && m.Time.After(l.clock.Now()):
+		return fmt.Errorf("%w: %s lies in the future", ErrNotYet, m)
+	case nearest:
+		return nil
+	case a.Ahead:
+		return fmt.Errorf("%w: the lake's newest commit is of %s", ErrNotYet, s.CommitTime.UTC().Format(time.RFC3339Nano))
+	case a.Thinned > 0:
+		return fmt.Errorf("%w: before it epoch %d of %s (%s) is kept, and the %d after that are not", ErrThinned, a.Epoch, a.Time.UTC().Format(time.RFC3339Nano), a.LSN, a.Thinned)
+	}
+	return nil
 }
 
 // Untag drops a tag and returns what it was. Its epoch is then thinned like

@@ -49,7 +49,7 @@ func TestTag(t *testing.T) {
 		require.ErrorContains(t, err, c.want.LSN.String())
 	}
 	for at, want := range map[catalog.Moment]error{
-		{LSN: 1501}: catalog.ErrNotYet, {LSN: 1099}: catalog.ErrNotKept, {Tag: "nothing"}: catalog.ErrNotKept,
+		{LSN: 1501}: catalog.ErrNotYet, {Time: epochs[4].Time.Add(time.Second)}: catalog.ErrNotYet, {LSN: 1099}: catalog.ErrNotKept, {Tag: "nothing"}: catalog.ErrNotKept,
 	} {
 		_, err := l.Tag(ctx, "wrong", at)
 		require.ErrorIs(t, err, want)
@@ -60,6 +60,39 @@ func TestTag(t *testing.T) {
 	}
 	kept := reopened(t, s).Epochs()
 	require.Equal(t, []catalog.Kept{epochs[1], epochs[2], epochs[4]}, kept[:len(kept)-5])
+
+	// A moment whose epoch is gone is refused, or the epoch before it taken.
+	for _, at := range []catalog.Moment{{LSN: 1699}, {Time: epochs[4].Time.Add(1500 * time.Millisecond)}} {
+		_, err = l.Tag(ctx, "thinned", at)
+		require.ErrorIs(t, err, catalog.ErrThinned)
+		require.ErrorContains(t, err, "before it epoch 5 of 2026", "%s", err)
+		require.ErrorContains(t, err, "and the 5 after that are not")
+		a, err := l.Head().Answer(at)
+		require.NoError(t, err)
+		require.False(t, a.Exact())
+		require.Equal(t, catalog.Answer{Kept: epochs[4], Thinned: 5}, a)
+	}
+	near, err := l.TagNearest(ctx, "near", catalog.Moment{LSN: 1699})
+	require.NoError(t, err)
+	require.Equal(t, epochs[4], near.Kept)
+	for _, at := range []catalog.Moment{{LSN: 1500}, {LSN: 2150}, {Time: epochs[4].Time}, {}, {Tag: "exact"}} {
+		a, err := l.Head().Answer(at)
+		require.NoError(t, err)
+		require.True(t, a.Exact(), "%s: %+v", at, a)
+	}
+	// After the newest commit it can't be known yet, and in the future never.
+	late := l.Head().CommitTime.Add(time.Second)
+	_, err = l.Tag(ctx, "late", catalog.Moment{Time: late})
+	require.ErrorIs(t, err, catalog.ErrNotYet)
+	_, err = l.TagNearest(ctx, "late", catalog.Moment{Time: late})
+	if late.After(time.Now()) {
+		require.ErrorIs(t, err, catalog.ErrNotYet)
+	} else {
+		require.NoError(t, err)
+	}
+	_, err = l.TagNearest(ctx, "future", catalog.Moment{Time: time.Now().Add(time.Hour)})
+	require.ErrorIs(t, err, catalog.ErrNotYet)
+	require.ErrorContains(t, err, "lies in the future")
 
 	gone, err := l.Untag(ctx, "exact")
 	require.NoError(t, err)

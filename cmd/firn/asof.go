@@ -16,12 +16,16 @@ import (
 
 // view is the lake at one epoch.
 type view struct {
-	Asked  string      `json:"asked"`
-	Epoch  uint64      `json:"epoch"`
-	LSN    wal.LSN     `json:"lsn"`
-	Time   time.Time   `json:"time"`
-	Entry  uint64      `json:"entry"`
-	Tables []viewTable `json:"tables"`
+	Asked string    `json:"asked"`
+	Epoch uint64    `json:"epoch"`
+	LSN   wal.LSN   `json:"lsn"`
+	Time  time.Time `json:"time"`
+	Entry uint64    `json:"entry"`
+	// Exact: the moment lies in that epoch. Else it lies in one of Thinned epochs
+	// that are no longer kept, or after the newest commit that the lake has seen.
+	Exact   bool        `json:"exact"`
+	Thinned uint64      `json:"thinned_epochs,omitempty"`
+	Tables  []viewTable `json:"tables"`
 }
 
 type viewTable struct {
@@ -37,7 +41,7 @@ func asofCommand(a *app) *cobra.Command {
 		Long: `Tells which snapshot of each table shows Postgres as it stood at a moment: an
 LSN (16/B374D848), a time (RFC 3339, Postgres' commit time), a tag (firn tag) or
 latest. All tables are of one epoch, the newest kept one that is not after the
-moment.`,
+moment; where the moment's own epoch has been thinned out, that is said.`,
 		Example: `  firn asof 2026-11-23T02:00:00Z --warehouse ./lake
   firn asof 16/B374D848 public.orders --warehouse ./lake --json`,
 		Args: cobra.MinimumNArgs(1),
@@ -64,10 +68,22 @@ moment.`,
 		if err != nil {
 			return err
 		}
+		answer, err := w.log.Head().Answer(m)
+		if err != nil {
+			return fmt.Errorf("find the lake as of %s: %w", args[0], err)
+		}
+		v.Exact, v.Thinned = answer.Exact(), answer.Thinned
 		if *asJSON {
 			return a.printJSON(v)
 		}
-		fmt.Fprintf(a.out, "epoch %d at %s, committed %s\n\n", v.Epoch, v.LSN, moment(v.Time))
+		fmt.Fprintf(a.out, "epoch %d at %s, committed %s\n", v.Epoch, v.LSN, moment(v.Time))
+		switch {
+		case answer.Thinned > 0:
+			fmt.Fprintf(a.out, "note: the %s after it are no longer kept, and %s may lie in one of them\n", count(int(answer.Thinned), "epoch"), args[0])
+		case answer.Ahead:
+			fmt.Fprintln(a.out, "note: that is the newest commit that the lake has seen; later ones before the moment would not be in it")
+		}
+		fmt.Fprintln(a.out)
 		t := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(t, "TABLE\tSNAPSHOT\tMETADATA")
 		for _, x := range v.Tables {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -43,18 +44,36 @@ func snapshotsCommand(a *app) *cobra.Command {
 			printSnapshots(a.out, list)
 			return nil
 		}
-		epochs := w.log.Head().Epochs()
+		epochs := keptEpochs(w.log.Head())
 		if *asJSON {
 			return a.printJSON(epochs)
 		}
 		t := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
-		fmt.Fprintln(t, "EPOCH\tLSN\tCOMMITTED\tENTRY")
+		fmt.Fprintln(t, "EPOCH\tLSN\tCOMMITTED\tENTRY\tTAGS")
 		for _, k := range epochs {
-			fmt.Fprintf(t, "%d\t%s\t%s\t%d\n", k.Epoch, k.LSN, moment(k.Time), k.Number)
+			fmt.Fprintf(t, "%d\t%s\t%s\t%d\t%s\n", k.Epoch, k.LSN, moment(k.Time), k.Number, strings.Join(k.Tags, " "))
 		}
 		return t.Flush()
 	}
 	return cmd
+}
+
+// keptEpoch is an epoch that the lake answers for, with the tags that keep it.
+type keptEpoch struct {
+	catalog.Kept
+	Tags []string `json:"tags,omitempty"`
+}
+
+func keptEpochs(s *catalog.State) []keptEpoch {
+	tags := map[uint64][]string{}
+	for name, t := range s.Tags() {
+		tags[t.Number] = append(tags[t.Number], name)
+	}
+	out := []keptEpoch{}
+	for _, k := range s.Epochs() {
+		out = append(out, keptEpoch{k, tags[k.Number]})
+	}
+	return out
 }
 
 // readLake opens the lake of a command that only reads.

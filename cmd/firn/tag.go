@@ -29,15 +29,17 @@ func tagCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "tag [NAME]",
 		Short: "Keep an epoch by name, for as long as the name is there",
-		Long: `Names the newest kept epoch at or before a moment: all tables as Postgres stood
-at one commit. Old epochs are thinned out by age (after an hour one an hour is
-left, after two days one a day), so tag a moment that matters soon after it; a
-named epoch stays until its tag is deleted. A tag never moves. Without NAME, all
-tags are listed.
+		Long: `Names the epoch of a moment, by default the newest: all tables as Postgres stood at
+one commit. Old epochs are thinned out by age (after an hour one an hour is left,
+after two days one a day), so tag a moment that matters soon after it; a named
+epoch stays until its tag is deleted. A moment whose epoch is gone already is
+refused, unless --nearest takes the one before it. A tag never moves. Without
+NAME, all tags are listed.
 
 Readers attach a tagged epoch, read-only, as warehouse "shop@NAME". A moment is
 an LSN (16/B374D848), a time (RFC 3339, Postgres' commit time), another tag, or
-latest. It works beside a running firn, and without one.`,
+latest. It works beside a running firn, and without one. With the next epoch the
+tag is an Iceberg tag of each mirrored table, too.`,
 		Example: `  firn tag before-upgrade --warehouse ./lake
   firn tag close-of-day --at 2026-11-23T22:00:00Z --warehouse s3://lake/shop
   firn tag --json --warehouse ./lake
@@ -46,13 +48,14 @@ latest. It works beside a running firn, and without one.`,
 	}
 	flags := config.NewFlags(cmd.Flags(), "warehouse", "s3-endpoint")
 	at := cmd.Flags().String("at", "latest", "the moment to name: an LSN, a time, a tag or latest")
+	nearest := cmd.Flags().Bool("nearest", false, "where the moment's epoch is no longer kept, or is not over yet: name the one before it")
 	remove := cmd.Flags().Bool("delete", false, "delete the tag; its epoch is then thinned out like any other")
 	asJSON := cmd.Flags().Bool("json", false, "print JSON")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		moved := cmd.Flags().Changed("at")
+		moved := cmd.Flags().Changed("at") || *nearest
 		switch {
 		case len(args) == 0 && (moved || *remove):
-			return &usageError{text: "--at and --delete want the name of a tag: firn tag NAME"}
+			return &usageError{text: "--at, --nearest and --delete want the name of a tag: firn tag NAME"}
 		case moved && *remove:
 			return &usageError{text: "--at and --delete can't go together: a tag is deleted by its name"}
 		}
@@ -75,14 +78,22 @@ latest. It works beside a running firn, and without one.`,
 		if *remove {
 			return a.untag(cmd.Context(), w, args[0], *asJSON)
 		}
-		return a.tag(cmd.Context(), w, args[0], m, *asJSON)
+		return a.tag(cmd.Context(), w, args[0], m, *nearest, *asJSON)
 	}
 	return cmd
 }
 
-func (a *app) tag(ctx context.Context, w *warehouse, name string, m catalog.Moment, asJSON bool) error {
-	t, err := w.log.Tag(ctx, name, m)
+func (a *app) tag(ctx context.Context, w *warehouse, name string, m catalog.Moment, nearest, asJSON bool) error {
+	make := w.log.Tag
+	if nearest {
+		make = w.log.TagNearest
+	}
+	t, err := make(ctx, name, m)
 	switch {
+	case errors.Is(err, catalog.ErrThinned):
+		return &usageError{text: err.Error() + ". --nearest names it; `firn snapshots` lists the epochs that are kept"}
+	case errors.Is(err, catalog.ErrNotYet) && m.LSN == 0:
+		return &usageError{text: err.Error() + ". Without --at the newest epoch is named"}
 	case errors.Is(err, catalog.ErrTagTaken):
 		return &usageError{text: err.Error() + ". A tag does not move: choose another name, or delete it first with --delete"}
 	case errors.Is(err, catalog.ErrNotKept) && m.Tag != "":
@@ -99,10 +110,6 @@ func (a *app) tag(ctx context.Context, w *warehouse, name string, m catalog.Mome
 		return a.printJSON(x)
 	}
 	fmt.Fprintf(a.out, "%s is epoch %d at %s, committed %s; readers attach it as warehouse %q\n", name, x.Epoch, x.LSN, moment(x.Time), x.Warehouse)
-	if !m.Time.IsZero() && m.Time.Sub(x.Time) > time.Minute {
-		fmt.Fprintf(a.out, "note: that is the newest kept epoch before %s, %s earlier; what came in between is not in it\n",
-			moment(m.Time), m.Time.Sub(x.Time).Round(time.Second))
-	}
 	return nil
 }
 

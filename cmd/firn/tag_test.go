@@ -94,12 +94,43 @@ func TestTag(t *testing.T) {
 	require.Contains(t, said, "`firn snapshots` lists the epochs that can be named")
 	_, said = tag(exitFailure, "none", "--at", "FFFF/0")
 	require.Contains(t, said, "`firn wait --lsn FFFF/0` returns when it has")
+	future := time.Now().Add(time.Hour).Format(time.RFC3339)
+	for _, args := range [][]string{{"none", "--at", future}, {"none", "--at", future, "--nearest"}} {
+		_, said = tag(exitUsage, args...)
+		require.Contains(t, said, "lies in the future")
+	}
+	_, said = tag(exitUsage, "none", "--at", time.Now().Format(time.RFC3339Nano))
+	require.Contains(t, said, "the lake's newest commit is of")
+	second := made("nearest", "--at", time.Now().Format(time.RFC3339Nano), "--nearest")
+	require.Greater(t, second.Epoch, first.Epoch)
+	tag(exitOK, "nearest", "--delete")
+	code, text, _ := firn(t, env, "asof", first.LSN.String())
+	require.Zero(t, code)
+	require.NotContains(t, text, "note:")
+	code, text, _ = firn(t, env, "asof", future)
+	require.Zero(t, code)
+	require.Contains(t, text, "note: that is the newest commit that the lake has seen")
+	code, text, _ = firn(t, env, "snapshots")
+	require.Zero(t, code)
+	require.Regexp(t, `(?m)^\d+ .* by-time first past$`, text)
 	_, said = tag(exitUsage, "none", "--delete")
 	require.Contains(t, said, `there is no such tag: "none"`)
 
-	// The stream takes the entries of others in its stride.
+	// The stream takes the entries of others in its stride, and makes refs of them.
 	do(t, source, "insert into orders values (4)")
 	p.wait()
+	var loaded struct {
+		Metadata struct {
+			Refs map[string]struct {
+				Type     string `json:"type"`
+				Snapshot int64  `json:"snapshot-id"`
+			} `json:"refs"`
+		} `json:"metadata"`
+	}
+	require.NoError(t, json.Unmarshal([]byte(get(t, p.url+"/v1/namespaces/public/tables/orders")), &loaded))
+	require.Equal(t, "tag", loaded.Metadata.Refs["second"].Type)
+	require.NotEqual(t, loaded.Metadata.Refs["first"].Snapshot, loaded.Metadata.Refs["second"].Snapshot)
+	require.NotContains(t, loaded.Metadata.Refs, "nearest")
 	require.EqualValues(t, 4, p.table("public.orders").Rows)
 	require.Zero(t, p.stop())
 
