@@ -50,4 +50,5 @@ func TestReadme(t *testing.T) {
 	out = r.Shell(t, r.Block(t, "diff"))
 	require.Contains(t, out, "1 inserted, 1 updated, 1 deleted")
 	require.Regexp(t, `\n~ id=3: total [0-9.]+ → 0`, out)
+	require.Contains(t, r.Shell(t, r.Block(t, "compact")), "rewrite")
 }

@@ -67,7 +67,7 @@ type Config struct {
 	// FormatVersion is the Iceberg format version of new tables, 2 or 3.
 	FormatVersion FormatVersion `yaml:"format_version"`
 	// Compaction rewrites small and worn data files of format v2 tables beside
-	// the stream.
+	// the stream; false leaves that to `firn compact`.
 	Compaction bool `yaml:"compaction"`
 	// Grace is how long a file stays that no kept epoch needs any more, for
 	// readers in the middle of a query; 0s: for ever.
@@ -109,7 +109,7 @@ const (
 
 // Default is a Config with nothing set by the user.
 func Default() *Config {
-	return &Config{Listen: DefaultListen, Freshness: DefaultFreshness, Spill: DefaultSpill, FormatVersion: DefaultFormatVersion, Grace: DefaultGrace,
+	return &Config{Listen: DefaultListen, Freshness: DefaultFreshness, Spill: DefaultSpill, FormatVersion: DefaultFormatVersion, Compaction: true, Grace: DefaultGrace,
 		Retention: DefaultRetention()}
 }
 
