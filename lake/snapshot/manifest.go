@@ -20,6 +20,9 @@ const (
 	// itself. Among the entries of the last commits, which change most, its
 	// many old ones would be written again with each of them.
 	manifestAlone = 128
+	// manifestsSpare is how many manifests of a spec may lie about besides two for
+	// each manifestEntries. Tiers leave fewer; other writers may not.
+	manifestsSpare = 16
 )
 
 // manifestPlan makes the next snapshot's manifests of one content from the
@@ -119,13 +122,21 @@ func tier(n int) int {
 }
 
 // absorb moves the entries of small manifests into the bag as long as there are
-// enough of the bag's own tier or below, and returns the rest.
+// enough of the bag's own tier or below, all of them where there are too many,
+// and returns the rest.
 func (b *bag) absorb(kept []*manifest) []*manifest {
+	count, entries := 0, 0
+	for _, m := range kept {
+		if m.file.PartitionSpecID() == b.spec {
+			count, entries = count+1, entries+len(m.entries)
+		}
+	}
+	crowded := count > manifestsSpare+2*entries/manifestEntries
 	for {
 		live := len(b.added) + len(b.existing)
 		var of []*manifest
 		for _, m := range kept {
-			if m.file.PartitionSpecID() == b.spec && tier(len(m.entries)) <= tier(live) && len(m.entries) < manifestEntries/2 {
+			if m.file.PartitionSpecID() == b.spec && len(m.entries) < manifestEntries/2 && (crowded || tier(len(m.entries)) <= tier(live)) {
 				of = append(of, m)
 			}
 		}
