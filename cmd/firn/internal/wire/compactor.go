@@ -48,7 +48,9 @@ func OpenCompactor(store object.Store, log *catalog.Log, grace time.Duration, lo
 	if err != nil {
 		return nil, fmt.Errorf("make temporary folder: %w", err)
 	}
-	return &Compactor{log: log, tables: NewTables(store, temp, logger, nil), temp: temp, grace: grace, source: *head.Source, plan: planner(nil)}, nil
+	tables := NewTables(store, temp, logger, nil)
+	tables.History = newHistory(log, logger).now
+	return &Compactor{log: log, tables: tables, temp: temp, grace: grace, source: *head.Source, plan: planner(nil)}, nil
 }
 
 // Close removes what is temporary.
@@ -76,16 +78,15 @@ func planned(id lake.Ident, p lake.RewritePlan) lake.PlannedRewrite {
 	return lake.PlannedRewrite{Table: id.String(), State: "planned", Files: len(p.Inputs), Bytes: p.Bytes, Reason: p.Reason}
 }
 
+// roundsMax bounds how often what rewrites made is rewritten again.
+const roundsMax = 20
+
 // Run rewrites until there is nothing left to, and tells of each rewrite before
 // and after it. What is done is done, if it ends early.
 func (c *Compactor) Run(ctx context.Context, names []string, begin func(lake.PlannedRewrite), done func(OfflineRewrite)) error {
 	return c.each(ctx, names, func(id lake.Ident, t lake.TableStore) error {
-		for {
-			plans := c.planned(t)
-			if len(plans) == 0 {
-				return nil
-			}
-			for _, p := range plans {
+		for range roundsMax {
+			for _, p := range c.planned(t) {
 				began := time.Now()
 				begin(planned(id, p))
 				rows, err := c.rewrite(ctx, t, p)
@@ -95,6 +96,7 @@ func (c *Compactor) Run(ctx context.Context, names []string, begin func(lake.Pla
 				done(OfflineRewrite{planned(id, p), rows, time.Since(began).Seconds()})
 			}
 		}
+		return nil
 	})
 }
 
