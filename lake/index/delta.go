@@ -55,8 +55,6 @@ func (x *Index) beginDelta() error {
 			if err != nil {
 				return err
 			}
-			// They are to be full one after the other, not all at once.
-			s.limit = max(1, s.limit*int(i+1)>>depth)
 			all = append(all, s)
 		}
 		return x.journal.append(recordSwap(nil, all))
@@ -67,11 +65,20 @@ func (x *Index) beginDelta() error {
 		}
 		return fmt.Errorf("make delta: %w", err)
 	}
+	stagger(all)
 	x.delta = x.newDelta()
 	for _, s := range all {
 		x.delta.point(s)
 	}
 	return nil
+}
+
+// stagger lets segments that hold as much as one another be full one after the
+// other, not all within a few merges, and then so each time: they fill evenly.
+func stagger(all []*segment) {
+	for i, s := range all {
+		s.limit = min(s.limit, s.used+max(1, (s.limit-s.used)*(i+1)/len(all)))
+	}
 }
 
 func (x *Index) endDelta() error {

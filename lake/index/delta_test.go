@@ -2,6 +2,9 @@ package index
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -96,6 +99,11 @@ func TestDelta(t *testing.T) {
 		x = reopen(t, dir, o)
 		requireRows(t, want, x, all)
 		require.NotNil(t, x.delta)
+		limits := map[int]bool{}
+		for _, s := range x.delta.all() {
+			limits[s.limit] = true
+		}
+		require.Greater(t, len(limits), 10, "not all are full within a few merges")
 
 		// A delta that is not empty makes way for changes that are too many, and
 		// comes back for fewer.
@@ -133,5 +141,127 @@ func TestDelta(t *testing.T) {
 		require.Zero(t, x.Len())
 		require.Nil(t, x.delta)
 		crash(x)
+	}
+}
+
+// TestDeltaTrouble: wherever in a merge by way of a delta there is no room for a
+// segment, or the process dies, look-ups are right, of a kill for what the epoch
+// did not touch, and the same changes applied again make the rest right.
+func TestDeltaTrouble(t *testing.T) {
+	for seed := range uint64(4) {
+		rng := rand.New(rand.NewPCG(seed, 7))
+		dir, o := t.TempDir(), small(Options{Wide: seed%2 == 1})
+		x := reopen(t, dir, o)
+		require.NoError(t, x.CommitLoad(0, 0, nil))
+		var keys []Key
+		for i := range uint64(3000) {
+			keys = append(keys, keyFor(o, i))
+		}
+		want := rowsOf{}
+		var files []FileName
+		failed, killed, by := 0, 0, 0
+		for n := uint64(1); n < 40; n++ {
+			files = append(files, FileName{No: uint32(n), Path: fmt.Sprint("f", n)})
+			before, truncate := want.clone(), rng.IntN(20) == 0
+			changes := map[Key]Loc{}
+			for i := range uint32(50 + rng.IntN(3)*500) {
+				k := keys[rng.IntN(len(keys))]
+				changes[k] = Loc{}
+				if rng.IntN(3) > 0 {
+					changes[k] = Loc{uint32(n), i}
+				}
+			}
+			fill := func() {
+				if truncate {
+					x.Truncate()
+				}
+				for k, l := range changes {
+					if l == (Loc{}) {
+						require.NoError(t, x.Remove(k, l))
+					} else {
+						require.NoError(t, x.Put(k, Loc{VirtualFile, l.Pos}))
+					}
+				}
+				require.NoError(t, x.Seal())
+			}
+			if truncate {
+				want = rowsOf{}
+			}
+			for k, l := range changes {
+				delete(want, k)
+				if l != (Loc{}) {
+					want.put(k, l, false)
+				}
+			}
+			fill()
+			real := func(l Loc) (Loc, bool) { return Loc{uint32(n), l.Pos}, true }
+			for try := 0; ; try++ {
+				block := filepath.Join(dir, segmentName(x.files.next+1+rng.Uint64N(8)))
+				if try < 3 {
+					require.NoError(t, os.WriteFile(block, nil, 0o644))
+				}
+				if x.delta != nil {
+					by++
+				}
+				var err error
+				if rng.IntN(3) == 0 {
+					if crashIn(t, x, rng.IntN(len(changes)), func(r func(Loc) (Loc, bool)) error {
+						err = x.Merge(n, int64(n), files, r)
+						return nil
+					}, real) {
+						killed++
+						err = nil
+						x = reopen(t, dir, o)
+						require.Equal(t, Applying, x.State().Phase)
+						for _, k := range keys {
+							if _, ok := changes[k]; !ok && !truncate {
+								requireRows(t, before, x, []Key{k})
+							}
+						}
+						fill()
+						continue
+					}
+				} else {
+					err = x.Merge(n, int64(n), files, real)
+				}
+				if try < 3 {
+					require.NoError(t, os.Remove(block))
+				}
+				if err == nil {
+					break
+				}
+				require.ErrorIs(t, err, os.ErrExist)
+				failed++
+				for _, k := range keys {
+					l, ok := x.Get(k)
+					if l.Virtual() {
+						l, _ = real(l)
+					}
+					require.Equal(t, ok, len(want[k]) > 0)
+					require.True(t, !ok || want[k][l])
+				}
+			}
+			requireRows(t, want, x, keys)
+			require.Equal(t, want.count(), x.Len())
+			for _, s := range x.segments() {
+				live, used := s.live, s.used
+				s.recount()
+				require.Equal(t, used, s.used)
+				if !s.delta {
+					require.Equal(t, live, s.live)
+				}
+			}
+			left, err := filepath.Glob(filepath.Join(dir, segmentPrefix+"*"))
+			require.NoError(t, err)
+			require.Len(t, left, len(x.segments()), "files of segments that are in no table")
+			if rng.IntN(4) == 0 {
+				crash(x)
+				x = reopen(t, dir, o)
+				require.Equal(t, At, x.State().Phase)
+				requireRows(t, want, x, keys)
+				require.Equal(t, want.count(), x.Len())
+			}
+		}
+		require.True(t, failed > 0 && killed > 0 && by > 0)
 	}
 }

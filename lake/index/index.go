@@ -285,6 +285,7 @@ func (x *Index) adopt(path string, r *recovered) error {
 			if err := x.delta.restore(delta); err != nil {
 				return err
 			}
+			stagger(x.delta.all())
 		}
 		return x.base.restore(found)
 	}()

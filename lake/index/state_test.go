@@ -319,3 +319,23 @@ func FuzzJournal(f *testing.F) {
 		_, _ = replay(frame(nil, append([]byte{kind}, b...)))
 	})
 }
+
+// TestOlderJournal: an index of an earlier version is built anew, in its folder.
+func TestOlderJournal(t *testing.T) {
+	dir, o := t.TempDir(), small(Options{})
+	x := fill(t, dir, o, 1000)
+	old := recordFull(x)
+	require.NoError(t, x.Close())
+	require.EqualValues(t, journalVersion, old[1])
+	old[1]--
+	require.NoError(t, os.WriteFile(filepath.Join(dir, journalName), frame(nil, old), 0o644))
+	x = reopen(t, dir, o)
+	require.Equal(t, Untrusted, x.State().Phase)
+	require.NoError(t, x.Reset())
+	left, err := filepath.Glob(filepath.Join(dir, segmentPrefix+"*"))
+	require.NoError(t, err)
+	require.Empty(t, left)
+	require.NoError(t, x.Load(0, func(put func(Key, Loc) error) error { return put(Key{Lo: 1}, Loc{1, 1}) }))
+	require.NoError(t, x.CommitLoad(1, 1, []FileName{{No: 1, Path: "file 1"}}))
+	require.EqualValues(t, 1, x.Len())
+}
