@@ -372,10 +372,14 @@ const uploadsAtOnce = 16
 
 // Upload puts all objects in parallel and waits for the data files.
 func (p *prepared) Upload(ctx context.Context) error {
+	var keys []string
+	for _, o := range p.objects {
+		keys = append(keys, o.key)
+	}
+	hold(p.t.o.Pending, p, keys...)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(uploadsAtOnce)
 	for _, o := range p.objects {
-		p.t.o.Pending.add(o.key)
 		g.Go(func() error {
 			if err := p.t.o.Store.Put(ctx, o.key, bytes.NewReader(o.body), int64(len(o.body))); err != nil {
 				return fmt.Errorf("upload %s: %w", o.key, err)

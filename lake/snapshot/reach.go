@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"runtime"
 	"sync"
 
 	"github.com/apache/iceberg-go"
@@ -208,6 +209,11 @@ func (r *Reach) readManifest(ctx context.Context, x *reached, m iceberg.Manifest
 // and that no snapshot names yet. Tables share it with whoever removes files:
 // both are in the one process that owns the lake, so it needs no object on the
 // store (PROTOCOL §13). A nil Pending holds nothing.
+//
+// A key is pending until a snapshot names it, or until nothing can be reached any
+// more that could make one do so: a load that failed, a rewrite that came too
+// late, an epoch of a session that ended. It is the garbage collector that finds
+// that out, for it knows all ways by which a file is let go.
 type Pending struct {
 	mu   sync.Mutex
 	keys map[string]bool
@@ -227,12 +233,21 @@ func (p *Pending) Keys() []string {
 	return out
 }
 
-func (p *Pending) add(key string) {
-	if p != nil {
-		p.mu.Lock()
-		p.keys[key] = true
-		p.mu.Unlock()
+// hold adds keys until by has gone, or they are removed.
+func hold[T any](p *Pending, by *T, keys ...string) {
+	if p == nil {
+		return
 	}
+	p.mu.Lock()
+	for _, k := range keys {
+		p.keys[k] = true
+	}
+	p.mu.Unlock()
+	runtime.AddCleanup(by, func(keys []string) {
+		for _, k := range keys {
+			p.remove(k)
+		}
+	}, keys)
 }
 
 func (p *Pending) remove(key string) {

@@ -2,7 +2,9 @@ package snapshot
 
 import (
 	"io/fs"
+	"runtime"
 	"testing"
+	"time"
 
 	"github.com/RoaringBitmap/roaring/v2"
 	"github.com/stretchr/testify/require"
@@ -75,4 +77,47 @@ func hashOf(t *testing.T, h *harness, uri string) uint64 {
 	key, ok := h.store.Key(uri)
 	require.True(t, ok)
 	return xxh3.HashString(key)
+}
+
+// A file that was uploaded and then let go of is not pending for ever: one that
+// nobody has any more, one whose rows all died before its epoch was published,
+// and the objects of an epoch that never was.
+func TestRule13LetGo(t *testing.T) {
+	h := newHarness(t, 2, 13)
+	pending := NewPending()
+	h.tab.o.Pending = pending
+	left := func() int {
+		runtime.GC()
+		return len(pending.Keys())
+	}
+	gone := func(n int) {
+		t.Helper()
+		require.Eventually(t, func() bool { return left() == n }, 10*time.Second, 5*time.Millisecond)
+	}
+	kept := h.write(testSchema, 5)
+	<-kept.Uploaded
+	dropped := h.write(testSchema, 5)
+	<-dropped.Uploaded
+	require.Equal(t, 2, left())
+	runtime.KeepAlive(dropped)
+	gone(1)
+	require.Equal(t, 1, left(), "what somebody has is pending")
+
+	p, err := h.tab.Prepare(h.ctx, &lake.Change{Stamp: h.stamp("stream"), Add: []*lake.NewFile{kept}})
+	require.NoError(t, err)
+	require.NoError(t, p.Upload(h.ctx))
+	require.Greater(t, left(), 3)
+	runtime.KeepAlive(p)
+	gone(1) // it was never published
+
+	dead := roaring.New()
+	dead.AddRange(0, 5)
+	born := h.write(testSchema, 5)
+	c := &lake.Change{Stamp: h.stamp("stream"), Add: []*lake.NewFile{kept, born}, Dead: map[string]*roaring.Bitmap{born.Path: dead}}
+	p, err = h.tab.Prepare(h.ctx, c)
+	require.NoError(t, err)
+	require.NoError(t, p.Upload(h.ctx))
+	h.tab.Adopt(p)
+	runtime.KeepAlive(c)
+	gone(0)
 }

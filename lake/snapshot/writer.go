@@ -164,6 +164,9 @@ type fileWriter struct {
 	bytes    atomic.Int64
 	version  int
 	ended    bool
+
+	uploadErr  error // these once the upload has ended
+	uploadedAt time.Time
 }
 
 // NewFile starts a data file of the given schema.
@@ -186,7 +189,7 @@ func (t *Table) newFile(m *metadata, schema *iceberg.Schema, spec iceberg.Partit
 	w := &fileWriter{t: t, schema: schema, spec: spec, values: values, props: m.properties, version: m.formatVersion}
 	var err error
 	w.key, w.uri = t.dataName(".parquet")
-	t.o.Pending.add(w.key)
+	hold(t.o.Pending, w, w.key)
 	if w.arrow, err = table.SchemaToArrowSchema(schema, nil, true, false); err != nil {
 		return nil, fmt.Errorf("start data file: %w", err)
 	}
@@ -323,13 +326,12 @@ func (w *fileWriter) Close(ctx context.Context) (*lake.NewFile, error) {
 	}
 	w.pq, w.dicts = nil, nil // their buffers are many times the file, and w lives until its epoch is published
 	done := make(chan struct{})
-	var uploadErr error
-	var uploadedAt time.Time
-	n.Uploaded, n.UploadErr, n.UploadedAt = done, func() error { return uploadErr }, func() time.Time { return uploadedAt }
+	// The file is pending as long as somebody has n, and with it w.
+	n.Uploaded, n.UploadErr, n.UploadedAt = done, func() error { return w.uploadErr }, func() time.Time { return w.uploadedAt }
 	go func() {
 		defer close(done)
-		uploadErr = w.upload(ctx)
-		uploadedAt = w.t.o.Now()
+		w.uploadErr = w.upload(ctx)
+		w.uploadedAt = w.t.o.Now()
 	}()
 	return n, nil
 }
