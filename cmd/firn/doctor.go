@@ -16,6 +16,7 @@ import (
 	"firn/cmd/firn/internal/listen"
 	"firn/lake"
 	"firn/lake/object"
+	"firn/lake/snapshot"
 	"firn/wal"
 	"firn/wal/slot"
 )
@@ -195,7 +196,7 @@ func (d *doctor) tables(ctx context.Context, src *slot.Source) {
 			d.add("table", resultNote, "", "%s has capital letters in its name; engines that fold names may not find it", name)
 		}
 		if err := d.settings(&tables[i]); err != nil {
-			d.add("settings", resultWarning, "Correct firn.yaml.", "sort_by of %s is not in force: %v", name, err)
+			d.add("settings", resultWarning, "Correct firn.yaml.", "What firn.yaml says of %s is not in force: %v", name, err)
 		}
 		usable++
 	}
@@ -208,15 +209,15 @@ func (d *doctor) tables(ctx context.Context, src *slot.Source) {
 
 // settings checks what firn.yaml says of a table's columns.
 func (d *doctor) settings(t *wal.Table) error {
-	by := d.c.Settings(t.Schema, t.Name).SortBy
-	if len(by) == 0 {
+	of := d.c.Settings(t.Schema, t.Name)
+	if len(of.SortBy)+len(of.BloomFilters) == 0 {
 		return nil
 	}
 	l, err := lake.NewLayout(t, nil, 0)
 	if err != nil {
 		return err
 	}
-	return by.Check(l.Schema())
+	return errors.Join(of.SortBy.Check(l.Schema()), snapshot.BloomFilters(of.BloomFilters).Check(l.Schema()))
 }
 
 // slot compares slot and lake, as a start would.

@@ -92,6 +92,7 @@ func openMirror(ctx context.Context, c *config.Config, logger *slog.Logger) (_ *
 		Freshness: time.Duration(c.Freshness), SpillBytes: int64(c.Spill),
 		FormatVersion: func(id lake.Ident) int { return int(c.Settings(id.Namespace, id.Name).FormatVersion) },
 		SortBy:        func(id lake.Ident) snapshot.SortBy { return c.Settings(id.Namespace, id.Name).SortBy },
+		BloomFilters:  func(id lake.Ident) snapshot.BloomFilters { return c.Settings(id.Namespace, id.Name).BloomFilters },
 		Append:        func(t wal.TableName) bool { return c.Settings(t.Schema, t.Name).Mode == config.Append },
 		Compaction:    compact,
 		Grace:         time.Duration(c.Grace),

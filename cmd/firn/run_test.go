@@ -174,7 +174,7 @@ func TestRun(t *testing.T) {
 	require.NoError(t, os.WriteFile(settings, []byte("table_settings:\n  public.orders:\n    sort_by: id, nope\n"), 0o600))
 	code, out, said = firn(t, env, "doctor", "--config", settings)
 	require.Zero(t, code, out+said)
-	require.Contains(t, out, "sort_by of public.orders is not in force: there is no column nope")
+	require.Contains(t, out, "What firn.yaml says of public.orders is not in force: there is no column nope")
 	catalogAlone(t, env)
 	tearDown(t, env, url, place)
 }

@@ -70,7 +70,7 @@ func (p *prepared) prepare(ctx context.Context, c *lake.Change) error {
 		if err := m.setSchema(c.Schema); err != nil {
 			return err
 		}
-		t.order(m)
+		t.settle(m)
 	}
 	when := t.timestamp(c.CommitTime)
 	if c.Schema == nil && !c.Truncate && len(c.Rewrites) == 0 && len(c.Add) == 0 && len(c.Dead) == 0 && c.Kind != "snapshot" && c.Kind != "schema" {

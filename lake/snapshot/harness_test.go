@@ -76,7 +76,7 @@ func (h *harness) sortBy(by string) {
 	require.NoError(h.t, err)
 	h.tab.o.SortBytes = 8 << 10
 	h.tab.meta = h.tab.meta.clone()
-	h.tab.order(h.tab.meta)
+	h.tab.settle(h.tab.meta)
 }
 
 // name and such are functions of the id, so that the model needs only ids.

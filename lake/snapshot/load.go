@@ -54,7 +54,7 @@ func load(ctx context.Context, o Options, metadataURI string) (*Table, error) {
 	}
 	t := newTable(o)
 	t.meta, t.metaURI = m, metadataURI
-	t.order(m)
+	t.settle(m)
 	if m.current == 0 {
 		return t, nil
 	}

@@ -79,6 +79,8 @@ type Options struct {
 	// SortBy is the order that rewrites put rows in; nil: the table's own. The
 	// table's metadata takes it over with its next commit.
 	SortBy SortBy
+	// BloomFilters are of columns by which rows are looked up; nil: the table's own.
+	BloomFilters BloomFilters
 	// SortBytes is how much a rewrite sorts in memory at a time, the rest waits in
 	// TempDir; default 16 MB.
 	SortBytes int64

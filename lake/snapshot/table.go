@@ -93,14 +93,18 @@ func Create(o CreateOptions) (*Table, error) {
 	if t.meta, err = newMetadata(o.FormatVersion, o.UUID, t.uri, o.Schema, properties); err != nil {
 		return nil, fmt.Errorf("create table %s: %w", o.Ident, err)
 	}
-	t.order(t.meta)
+	t.settle(t.meta)
 	return t, nil
 }
 
-// order gives m the sort order that is wanted, as far as its columns allow.
-func (t *Table) order(m *metadata) {
+// settle gives m the sort order and Bloom filters that are wanted, as far as its
+// columns allow.
+func (t *Table) settle(m *metadata) {
 	if err := m.setSortOrder(t.o.SortBy); err != nil {
 		t.o.Logger.Warn("the table has no sort order", "table", t.o.Ident.String(), "err", err)
+	}
+	if err := m.setBloomFilters(t.o.BloomFilters); err != nil {
+		t.o.Logger.Warn("the table lacks Bloom filters", "table", t.o.Ident.String(), "err", err)
 	}
 }
 

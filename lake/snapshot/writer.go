@@ -40,6 +40,7 @@ type traits struct {
 	repeats   bool  // its values come again: it gets a dictionary
 	own       bool  // one of ours, which comes as indexes
 	matchless bool  // see matchless
+	bloom     bool  // it gets a Bloom filter
 	width     int64 // mean size of its values, where that differs
 }
 
@@ -78,6 +79,9 @@ func writerProperties(sc *arrow.Schema, rowGroupRows int64, columns []traits) (*
 		}
 		if c.matchless {
 			opts = append(opts, parquet.WithCompressionLevelFor(path, literalLevel))
+		}
+		if c.bloom {
+			opts = append(opts, parquet.WithBloomFilterEnabledFor(path, true), parquet.WithBloomFilterNDVFor(path, rowGroupRows))
 		}
 		// Values are PLAIN or indexes into a dictionary: other encodings, though
 		// DELTA_BINARY_PACKED saves a quarter of the size, Iceberg's own reader in
@@ -211,6 +215,9 @@ func (w *fileWriter) begin(rec arrow.RecordBatch) error {
 		}
 		c.matchless = !c.repeats && matchless(sample(a))
 		w.groupMax = min(w.groupMax, rawGroupBytes/(c.width+1)+1)
+	}
+	for i, f := range w.schema.Fields() {
+		columns[i].bloom = w.props[bloomProperty+f.Name] == "true" && bloomable(f.Type) && bloomShare*rec.NumRows() >= w.groupMax
 	}
 	props, err := writerProperties(w.arrow, w.groupMax, columns)
 	if err != nil {

@@ -93,6 +93,9 @@ type Table struct {
 	// created_at, user_id desc nulls last. Rewrites sort by it, so it wants
 	// compaction; a range of the first column is then found in few row groups.
 	SortBy snapshot.SortBy `yaml:"sort_by"`
+	// BloomFilters are of columns whose rows are looked up by equality and lie in
+	// no order, such as a random key: [id, email].
+	BloomFilters []string `yaml:"bloom_filters"`
 	// AllowWrites lets clients of the catalog change the table's rows. What
 	// they change is then no longer what Postgres has.
 	AllowWrites bool `yaml:"allow_writes"`
@@ -326,7 +329,7 @@ func digest(parts ...string) string {
 
 // Settings are those of one table: of the first pattern that matches it.
 func (c *Config) Settings(schema, table string) Table {
-	out := Table{FormatVersion: c.FormatVersion, SortBy: snapshot.SortBy{}}
+	out := Table{FormatVersion: c.FormatVersion, SortBy: snapshot.SortBy{}, BloomFilters: []string{}}
 	for _, s := range c.TableSettings {
 		if !glob(s.Pattern, schema+"."+table) {
 			continue
@@ -334,6 +337,9 @@ func (c *Config) Settings(schema, table string) Table {
 		out.AllowWrites, out.Mode = s.AllowWrites, s.Mode
 		if s.SortBy != nil {
 			out.SortBy = s.SortBy
+		}
+		if s.BloomFilters != nil {
+			out.BloomFilters = s.BloomFilters
 		}
 		if s.FormatVersion != 0 {
 			out.FormatVersion = s.FormatVersion

@@ -34,7 +34,7 @@ func TestFileErrorsNameLineAndKey(t *testing.T) {
 	for _, c := range []struct{ name, file, want string }{
 		{"unknown key", "listen: 127.0.0.1:1\nfreshnes: 5s\n", "line 2: freshnes: there is no such setting"},
 		{"unknown key lists the others", "foo: 1\n", "format_version, compaction, grace, retention, table_settings"},
-		{"unknown table key", "table_settings:\n  public.orders:\n    format: 3\n", "line 3: table_settings.public.orders.format: there is no such setting; there are format_version, mode, sort_by, allow_writes"},
+		{"unknown table key", "table_settings:\n  public.orders:\n    format: 3\n", "line 3: table_settings.public.orders.format: there is no such setting; there are format_version, mode, sort_by, bloom_filters, allow_writes"},
 		{"twice", "slot: a\nslot: b\n", "line 2: slot: it is set twice"},
 		{"bad duration", "\nfreshness: fast\n", `line 2: freshness: want a duration such as 500ms, 10s or 2m, not "fast"`},
 		{"number as duration", "freshness: 10\n", "line 1: freshness: want a duration"},
@@ -78,7 +78,7 @@ func TestFileErrorsNameLineAndKey(t *testing.T) {
 
 func TestFlagsGoBeforeEnvironmentBeforeFile(t *testing.T) {
 	const file = "listen: 127.0.0.1:1\nfreshness: 1s\nstate: /file\ntables: [\"a.*\", \"!a.b\"]\nspill: 5MB\n" +
-		"table_settings:\n  a.big*:\n    format_version: 3\n  \"*\":\n    allow_writes: true\n    sort_by: at, id desc nulls last\n"
+		"table_settings:\n  a.big*:\n    format_version: 3\n  \"*\":\n    allow_writes: true\n    sort_by: at, id desc nulls last\n    bloom_filters: [id, E Mail]\n"
 	t.Setenv("FIRN_FRESHNESS", "2s")
 	t.Setenv("FIRN_STATE", "/env")
 	t.Setenv("FIRN_S3_ENDPOINT", "http://minio:9000")
@@ -90,8 +90,8 @@ func TestFlagsGoBeforeEnvironmentBeforeFile(t *testing.T) {
 	require.Equal(t, "http://minio:9000", c.S3Endpoint)
 	require.Equal(t, []string{"a.*", "!a.b"}, c.Tables)
 	require.Equal(t, Size(5<<20), c.Spill)
-	require.Equal(t, Table{FormatVersion: 3, SortBy: snapshot.SortBy{}}, c.Settings("a", "bigger"))
-	require.Equal(t, Table{FormatVersion: 2, AllowWrites: true, SortBy: snapshot.SortBy{{Name: "at"}, {Name: "id", Desc: true}}}, c.Settings("a", "small"))
+	require.Equal(t, Table{FormatVersion: 3, SortBy: snapshot.SortBy{}, BloomFilters: []string{}}, c.Settings("a", "bigger"))
+	require.Equal(t, Table{FormatVersion: 2, AllowWrites: true, SortBy: snapshot.SortBy{{Name: "at"}, {Name: "id", Desc: true}}, BloomFilters: []string{"id", "E Mail"}}, c.Settings("a", "small"))
 
 	c, err = read(t, "retention:\n  newest: 5\n  every_day: 60d\n")
 	require.NoError(t, err)

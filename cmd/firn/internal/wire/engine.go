@@ -42,8 +42,10 @@ type Options struct {
 	Retention     catalog.Retention        // which epochs are kept; zero: the default
 	LogNumbers    uint64                   // see catalog.LogOptions.Numbers; zero but in tests
 
-	// SortBy is the order of a table's rows; nil: what each has.
-	SortBy func(lake.Ident) snapshot.SortBy
+	// SortBy is the order of a table's rows, BloomFilters are of which columns;
+	// nil: what each has.
+	SortBy       func(lake.Ident) snapshot.SortBy
+	BloomFilters func(lake.Ident) snapshot.BloomFilters
 
 	Now    func() time.Time // see lake.Options
 	Logger *slog.Logger
@@ -128,7 +130,7 @@ func Mirror(o Options, source lake.Source, store object.Store, log *catalog.Log)
 	}
 	e := &Engine{Store: store, Log: log}
 	tables := NewTables(store, temp, o.Logger, o.FormatVersion)
-	tables.SortBy = o.SortBy
+	tables.SortBy, tables.BloomFilters = o.SortBy, o.BloomFilters
 	if o.Now != nil {
 		tables.Pacer = nil // a share of a processor says nothing where seconds are shorter
 	}

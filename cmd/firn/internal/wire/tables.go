@@ -24,8 +24,10 @@ type Tables struct {
 	Pacer *lake.Pacer
 	// History tells what the lake keeps; nil: the newest snapshots of each table.
 	History func() *snapshot.History
-	// SortBy is the order of a table's rows; nil: what the table has.
-	SortBy func(lake.Ident) snapshot.SortBy
+	// SortBy is the order of a table's rows, BloomFilters are of which columns;
+	// nil: what the table has.
+	SortBy       func(lake.Ident) snapshot.SortBy
+	BloomFilters func(lake.Ident) snapshot.BloomFilters
 
 	uploads snapshot.Limiter
 	footers *snapshot.Footers
@@ -43,6 +45,9 @@ func (t *Tables) options(id lake.Ident, location string) snapshot.Options {
 	o := snapshot.Options{Store: t.Store, Ident: id, Location: location, Logger: t.Logger, TempDir: t.TempDir, Uploads: t.uploads, Footers: t.footers, Pending: t.pending, History: t.History, Pacer: t.Pacer}
 	if t.SortBy != nil {
 		o.SortBy = t.SortBy(id)
+	}
+	if t.BloomFilters != nil {
+		o.BloomFilters = t.BloomFilters(id)
 	}
 	return o
 }
