@@ -16,16 +16,14 @@ const (
 
 // Gain is what a rewrite saves each reader of the whole table.
 type Gain struct {
-	DataFiles, DeleteFiles, Manifests int // that needn't be opened
-	// Bytes needn't be read: those of dead rows, stale entries, and delete files
-	// whose data file goes.
-	Bytes   int64
-	Deletes int64 // needn't be applied
+	DataFiles int   // that needn't be opened
+	Bytes     int64 // of dead rows, that needn't be read
+	Deletes   int64 // needn't be applied
 }
 
 // Worth is the gain in bytes that a reader could scan meanwhile.
 func (g Gain) Worth() int64 {
-	return int64(g.DataFiles+g.DeleteFiles+g.Manifests)*OpenBytes + g.Bytes + g.Deletes*deleteBytes
+	return int64(g.DataFiles)*OpenBytes + g.Bytes + g.Deletes*deleteBytes
 }
 
 // Urgency is what a rewrite gains readers per byte that it writes, an object's
@@ -39,7 +37,6 @@ func (w Rewrite) Urgency() float64 {
 func ByUrgency(a, b Rewrite) int {
 	return cmp.Or(
 		cmp.Compare(b.Urgency(), a.Urgency()),
-		cmp.Compare(a.Kind, b.Kind),
 		slices.Compare(a.Inputs, b.Inputs),
 	)
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -18,26 +19,20 @@ type life struct {
 	perEpoch int64 // bytes that the worker writes
 	hot      bool  // what changes is young
 
-	epoch   int
-	names   int
-	data    []*lifeFile // oldest first
-	deletes map[string]*lifeDelete
+	epoch int
+	names int
+	data  []*lifeFile // oldest first
 
 	working *lifeRewrite
 
-	landed, landedDeletes, rewritten, rewrites int64
-	overBound, deletesOfFile, planned, smalls  int // the most there were
-	deadShares                                 float64
+	landed, rewritten, rewrites int64
+	overBound, planned, smalls  int // the most there were
+	deadShares                  float64
 }
 
 type lifeFile struct {
 	DataFile
 	born int
-}
-
-type lifeDelete struct {
-	DeleteFile
-	rows map[*lifeFile]int64
 }
 
 // lifeRewrite is a rewrite under way.
@@ -49,15 +44,13 @@ type lifeRewrite struct {
 }
 
 const (
-	footerBytes       = 4 << 10 // of a data file with ten columns
-	deleteFooterBytes = 1500
-	entryBytes        = 4
-	youngEpochs       = 600
+	footerBytes = 4 << 10 // of a data file with ten columns
+	youngEpochs = 600
 )
 
 func newLife(o Options, rows int64) *life {
 	l := &life{o: o.withDefaults(), rand: rand.New(rand.NewPCG(1, 1)), rowBytes: 64, perEpoch: 20 << 20,
-		epoch: youngEpochs, deletes: map[string]*lifeDelete{}, overBound: math.MinInt}
+		epoch: youngEpochs, overBound: math.MinInt}
 	for full := l.o.TargetBytes / l.rowBytes; rows > 0; rows -= full {
 		l.land(min(rows, full), 0)
 	}
@@ -87,12 +80,10 @@ func (l *life) commit(changes int64) {
 	}
 	left := changes * 25 / 100
 	var touched []*lifeFile
-	dead := map[*lifeFile]int64{}
 	for i := len(l.data) - 1; i >= 0 && live > 0; i-- {
 		f := l.data[i]
 		n := min(f.Rows-f.Dead, live)
 		if hit := min(int64(float64(left)*float64(n)/float64(live)+l.rand.Float64()), n, left); hit > 0 {
-			dead[f] = hit
 			touched = append(touched, f)
 			f.Dead += hit
 			left -= hit
@@ -100,64 +91,16 @@ func (l *life) commit(changes int64) {
 		live -= n
 	}
 	l.landed += l.land(changes*95/100, l.epoch).Bytes
-	if len(touched) > 16 {
-		l.landedDeletes += l.mark("", dead)
-	} else {
-		for _, f := range touched {
-			l.landedDeletes += l.mark(f.Path, map[*lifeFile]int64{f: dead[f]})
-		}
-	}
 	for _, f := range touched {
 		if f.Dead == f.Rows {
 			l.remove(f)
 		}
 	}
-	for _, w := range Plan(Table{Deletes: l.table().Deletes}, l.o) { // ingest merges them within the commit
-		l.landedDeletes += l.mergeDeletes(w)
-	}
 }
 
-func (l *life) mark(of string, rows map[*lifeFile]int64) (bytes int64) {
-	d := &lifeDelete{DeleteFile: DeleteFile{Path: l.name(), Of: of}, rows: rows}
-	for _, n := range rows {
-		d.Entries += n
-	}
-	d.Bytes = deleteFooterBytes + d.Entries*entryBytes
-	l.deletes[d.Path] = d
-	return d.Bytes
-}
-
-func (l *life) mergeDeletes(w Rewrite) (bytes int64) {
-	rows, of := map[*lifeFile]int64{}, ""
-	for _, path := range w.Inputs {
-		if d := l.deletes[path]; d != nil { // its data files may have gone meanwhile
-			of = d.Of
-			for f, n := range d.rows {
-				rows[f] += n
-			}
-			delete(l.deletes, path)
-		}
-	}
-	if len(rows) == 0 {
-		return 0
-	}
-	return l.mark(of, rows)
-}
-
-// remove takes a data file out, and the delete files that name nothing else.
+// remove takes a data file out.
 func (l *life) remove(gone *lifeFile) {
-	for i, f := range l.data {
-		if f == gone {
-			l.data = append(l.data[:i], l.data[i+1:]...)
-			break
-		}
-	}
-	for path, d := range l.deletes {
-		d.Stale += d.rows[gone]
-		if delete(d.rows, gone); len(d.rows) == 0 {
-			delete(l.deletes, path)
-		}
-	}
+	l.data = slices.DeleteFunc(l.data, func(f *lifeFile) bool { return f == gone })
 }
 
 func (l *life) table() Table {
@@ -165,9 +108,6 @@ func (l *life) table() Table {
 	for _, f := range l.data {
 		f.Young = l.epoch-f.born < youngEpochs
 		t.Data = append(t.Data, f.DataFile)
-	}
-	for _, d := range l.deletes {
-		t.Deletes = append(t.Deletes, d.DeleteFile)
 	}
 	return t
 }
@@ -211,10 +151,6 @@ func (l *life) install() {
 	w := l.working
 	l.working = nil
 	l.rewrites++
-	if w.Kind == DeleteFiles {
-		l.rewritten += l.mergeDeletes(w.Rewrite)
-		return
-	}
 	dead, born := -w.dead, 0
 	for _, f := range w.inputs {
 		dead, born = dead+f.Dead, max(born, f.born)
@@ -225,27 +161,18 @@ func (l *life) install() {
 	}
 	out := l.land(w.OutRows, born)
 	l.rewritten += out.Bytes
-	if out.Dead = dead; dead > 0 {
-		l.rewritten += l.mark(out.Path, map[*lifeFile]int64{out: dead})
-	}
+	out.Dead = dead
 }
 
 // look notes what a reader would find.
 func (l *life) look() {
 	var bytes, rows, dead int64
-	smalls, shared := 0, 0
-	own := map[string]int{}
-	for _, d := range l.deletes {
-		if own[d.Of]++; d.Of == "" {
-			shared++
-		}
-	}
+	smalls := 0
 	for _, f := range l.data {
 		bytes, rows, dead = bytes+f.Bytes, rows+f.Rows, dead+f.Dead
 		if 2*f.Bytes < l.o.TargetBytes {
 			smalls++
 		}
-		l.deletesOfFile = max(l.deletesOfFile, own[f.Path]+shared)
 	}
 	l.smalls = max(l.smalls, smalls)
 	l.overBound = max(l.overBound, len(l.data)-int(2*bytes/l.o.TargetBytes)-16)
@@ -260,14 +187,13 @@ func (l *life) live(epochs int) {
 	}
 }
 
-// amplification is what is written to data files, and to delete files beyond
-// what commits write, against what commits write to data files.
+// amplification is what is written to data files, against what commits write.
 func (l *life) amplification() float64 { return float64(l.landed+l.rewritten) / float64(l.landed) }
 
 func (l *life) String() string {
 	epochs := int64(l.epoch - youngEpochs)
-	return fmt.Sprintf("write amplification %.2f in %d rewrites, %d files at the end, of the bound at least %d left, ≤ %d small ones, ≤ %d delete files of one, %.1f%% of rows dead; a commit %d B of data, %d B of deletes",
-		l.amplification(), l.rewrites, len(l.data), -l.overBound, l.smalls, l.deletesOfFile, 100*l.deadShares/float64(epochs), l.landed/epochs, l.landedDeletes/epochs)
+	return fmt.Sprintf("write amplification %.2f in %d rewrites, %d files at the end, of the bound at least %d left, ≤ %d small ones, %.1f%% of rows dead; a commit %d B",
+		l.amplification(), l.rewrites, len(l.data), -l.overBound, l.smalls, 100*l.deadShares/float64(epochs), l.landed/epochs)
 }
 
 // TestLife is a day of commits, a second each, to a table of five million rows.
@@ -281,7 +207,6 @@ func TestLife(t *testing.T) {
 	t.Logf("%d commits: %v", epochs, l)
 	require.LessOrEqual(t, l.amplification(), 6.0)
 	require.LessOrEqual(t, l.overBound, 0, "files ≤ 2 × bytes / target + 16")
-	require.LessOrEqual(t, l.deletesOfFile, l.o.DeleteFiles)
 	require.LessOrEqual(t, l.planned, 3, "the worker keeps up")
 
 	// Once nothing more comes, the table soon looks as if freshly written.
@@ -325,7 +250,6 @@ func TestOtherLives(t *testing.T) {
 		}
 		l.live(7200)
 		t.Logf("%s: %v", c.name, l)
-		require.LessOrEqual(t, l.deletesOfFile, l.o.DeleteFiles)
 		require.LessOrEqual(t, l.planned, 3, "the worker keeps up")
 	}
 }

@@ -39,13 +39,6 @@ func times(n int, name string, megabytes float64) (files []DataFile) {
 	return files
 }
 
-func deletes(n int, name, of string, entries int64) (files []DeleteFile) {
-	for i := range n {
-		files = append(files, DeleteFile{Path: fmt.Sprint(name, i+1), Of: of, Bytes: 1000 + 4*entries, Entries: entries})
-	}
-	return files
-}
-
 func join[T any](lists ...[]T) (all []T) {
 	for _, l := range lists {
 		all = append(all, l...)
@@ -55,13 +48,6 @@ func join[T any](lists ...[]T) (all []T) {
 
 func TestPlan(t *testing.T) {
 	unsorted := func(f DataFile) DataFile { f.Unsorted = true; return f }
-	stale := func(f DeleteFile, entries int64) DeleteFile { f.Stale = entries; return f }
-	manifests := func(n int, entries int64) (all []Manifest) {
-		for i := range n {
-			all = append(all, Manifest{Path: fmt.Sprint("m", i+1), Entries: entries, Bytes: 200 * entries})
-		}
-		return all
-	}
 	cases := []struct {
 		name  string
 		table Table
@@ -127,28 +113,6 @@ func TestPlan(t *testing.T) {
 		{name: "unsorted files are sorted",
 			table: Table{Data: []DataFile{unsorted(file("a", 100)), file("b", 100)}},
 			want:  []string{"[a]: not in the table's sort order"}},
-		{name: "delete files: half of those allowed may be a data file's own",
-			table: Table{Data: times(2, "f", 100), Deletes: join(deletes(4, "own", "f1", 10), deletes(4, "other", "f2", 10), deletes(4, "shared", "", 10))}},
-		{name: "one too many of its own",
-			table: Table{Data: times(2, "f", 100), Deletes: join(deletes(5, "own", "f1", 10), deletes(4, "other", "f2", 10), deletes(4, "shared", "", 10))},
-			want:  []string{"[own1 own2 own3 own4 own5]: 5 delete files of one data file, more than 4: the 5 smallest"}},
-		{name: "one too many shared",
-			table: Table{Data: times(1, "f", 100), Deletes: join(deletes(5, "shared", "", 10), deletes(1, "big", "", 9000))},
-			want:  []string{"[shared1 shared2 shared3 shared4 shared5]: 6 shared delete files, more than 4: the 5 smallest"}},
-		{name: "those of a file that is rewritten are left alone",
-			table: Table{Data: []DataFile{dead(file("f1", 100), 0.5)}, Deletes: deletes(9, "own", "f1", 10)},
-			want:  []string{"[f1]: 50% of 1000000 rows dead"}},
-		{name: "a delete file that names files long gone goes",
-			table: Table{Data: times(1, "f", 100), Deletes: []DeleteFile{stale(deletes(1, "gone", "", 10)[0], 10), stale(deletes(1, "half", "", 10)[0], 5)}},
-			want:  []string{"[gone1]: 100% of 10 entries stale"}},
-		{name: "a deletion vector stays",
-			table: Table{Data: times(1, "f", 100), Deletes: deletes(1, "vector", "f1", 1000)}},
-		{name: "manifests by kind and spec",
-			table: Table{Manifests: join(manifests(5, 10), []Manifest{{Path: "d", Deletes: true, Entries: 10}, {Path: "s", Spec: 1, Entries: 10}})},
-			o:     Options{SpareManifests: 4},
-			want:  []string{"[m1 m2 m3 m4 m5]: 5 manifests of data files, more than 4: the 5 smallest"}},
-		{name: "full manifests stay, empty ones are the next commit's",
-			table: Table{Manifests: join(manifests(9, 2048), []Manifest{{Path: "e"}, {Path: "e2"}})}, o: Options{SpareManifests: 1}},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -166,12 +130,12 @@ func TestPlan(t *testing.T) {
 }
 
 func TestRewriteSaysWhatItGains(t *testing.T) {
-	table := Table{Data: []DataFile{dead(file("a", 120), 0.5), dead(file("b", 120), 0.25)}, Deletes: deletes(2, "own", "a", 300_000)}
+	table := Table{Data: []DataFile{dead(file("a", 120), 0.5), dead(file("b", 120), 0.25)}}
 	plan := Plan(table, Options{})
 	require.Len(t, plan, 2)
-	require.Equal(t, Rewrite{Kind: DataFiles, Inputs: []string{"a"}, Reason: "50% of 1200000 rows dead",
+	require.Equal(t, Rewrite{Inputs: []string{"a"}, Reason: "50% of 1200000 rows dead",
 		InBytes: 120 * mb, OutBytes: 60 * mb, OutRows: 600_000,
-		Gain: Gain{DeleteFiles: 2, Bytes: 60*mb + 2*1_201_000, Deletes: 600_000}}, plan[0])
+		Gain: Gain{Bytes: 60 * mb, Deletes: 600_000}}, plan[0])
 	require.Equal(t, 1, plan[0].OutFiles())
 	require.Equal(t, []string{"b"}, plan[1].Inputs, "the one that gains less comes second")
 }

@@ -29,86 +29,32 @@ func drawTable(r *rapid.T) Table {
 		f.Dead = int64(part.Draw(r, "dead") * float64(f.Rows))
 		t.Data = append(t.Data, f)
 	}
-	for i := range rapid.IntRange(0, 60).Draw(r, "delete files") {
-		d := DeleteFile{Path: fmt.Sprint("delete", i), Partition: partition.Draw(r, "partition"), Bytes: size.Draw(r, "bytes") / 100}
-		if len(t.Data) > 0 && rapid.Bool().Draw(r, "own") {
-			f := t.Data[rapid.IntRange(0, min(3, len(t.Data)-1)).Draw(r, "of")]
-			d.Of, d.Partition = f.Path, f.Partition
-		}
-		d.Entries = d.Bytes/4 + 1
-		d.Stale = int64(part.Draw(r, "stale") * float64(d.Entries))
-		t.Deletes = append(t.Deletes, d)
-	}
-	for i := range rapid.IntRange(0, 60).Draw(r, "manifests") {
-		m := Manifest{Path: fmt.Sprint("manifest", i), Spec: rapid.IntRange(0, 1).Draw(r, "spec"), Deletes: rapid.Bool().Draw(r, "deletes"),
-			Entries: rapid.Int64Range(0, 3000).Draw(r, "entries")}
-		m.Bytes = 500 + 100*m.Entries
-		t.Manifests = append(t.Manifests, m)
-	}
 	return t
 }
-
-// without is files but for those of w, and those of w.
-func without[T any](files []T, w Rewrite, path func(T) string) (kept, taken []T) {
-	for _, f := range files {
-		if slices.Contains(w.Inputs, path(f)) {
-			taken = append(taken, f)
-		} else {
-			kept = append(kept, f)
-		}
-	}
-	return kept, taken
-}
-
-func (t Table) files() int { return len(t.Data) + len(t.Deletes) + len(t.Manifests) }
 
 // apply installs a rewrite, checking that its inputs may become one file.
 func apply(r *rapid.T, t Table, w Rewrite, out string) Table {
 	require.NotEmpty(r, w.Reason)
 	var bytes, rows int64
-	inputs := 0
-	switch w.Kind {
-	case DataFiles:
-		var taken []DataFile
-		t.Data, taken = without(t.Data, w, func(f DataFile) string { return f.Path })
-		young := false
-		for _, f := range taken {
-			require.Equal(r, w.Partition, f.Partition)
-			bytes, rows, young = bytes+f.Bytes, rows+f.Rows-f.Dead, young || f.Young
+	inputs, young := 0, false
+	var left []DataFile
+	for _, f := range t.Data {
+		if !slices.Contains(w.Inputs, f.Path) {
+			left = append(left, f)
+			continue
 		}
-		inputs = len(taken)
-		t.Deletes = slices.DeleteFunc(slices.Clone(t.Deletes), func(d DeleteFile) bool { return slices.Contains(w.Inputs, d.Of) })
-		if w.OutFiles() > 0 {
-			t.Data = append(t.Data, DataFile{Path: out, Partition: w.Partition, Bytes: max(1, w.OutBytes), Rows: w.OutRows, Young: young})
-		}
-	case DeleteFiles:
-		var taken []DeleteFile
-		t.Deletes, taken = without(t.Deletes, w, func(f DeleteFile) string { return f.Path })
-		for _, f := range taken {
-			require.Equal(r, w.Partition, f.Partition)
-			require.Equal(r, taken[0].Of, f.Of)
-			bytes, rows = bytes+f.Bytes, rows+f.Entries-f.Stale
-		}
-		inputs = len(taken)
-		if w.OutFiles() > 0 {
-			t.Deletes = append(t.Deletes, DeleteFile{Path: out, Partition: w.Partition, Of: taken[0].Of, Bytes: w.OutBytes, Entries: w.OutRows})
-		}
-	case Manifests:
-		var taken []Manifest
-		t.Manifests, taken = without(t.Manifests, w, func(f Manifest) string { return f.Path })
-		for _, f := range taken {
-			require.Equal(r, w.Partition.Spec, f.Spec)
-			require.Equal(r, taken[0].Deletes, f.Deletes)
-			bytes, rows = bytes+f.Bytes, rows+f.Entries
-		}
-		inputs = len(taken)
-		t.Manifests = append(t.Manifests, Manifest{Path: out, Spec: taken[0].Spec, Deletes: taken[0].Deletes, Bytes: w.OutBytes, Entries: w.OutRows})
+		require.Equal(r, w.Partition, f.Partition)
+		inputs++
+		bytes, rows, young = bytes+f.Bytes, rows+f.Rows-f.Dead, young || f.Young
+	}
+	if w.OutFiles() > 0 {
+		left = append(left, DataFile{Path: out, Partition: w.Partition, Bytes: max(1, w.OutBytes), Rows: w.OutRows, Young: young})
 	}
 	require.Equal(r, len(w.Inputs), inputs, "each input is live")
 	require.Equal(r, bytes, w.InBytes)
 	require.Equal(r, rows, w.OutRows)
 	require.GreaterOrEqual(r, w.Gain.Worth(), int64(0))
-	return t
+	return Table{Data: left}
 }
 
 func TestPlanOfAnyTable(t *testing.T) {
@@ -116,16 +62,13 @@ func TestPlanOfAnyTable(t *testing.T) {
 		table := drawTable(r)
 		o := Options{
 			SpareFiles:   rapid.IntRange(1, 10).Draw(r, "spare files"),
-			DeleteFiles:  rapid.IntRange(2, 9).Draw(r, "delete files allowed"),
 			RewriteFiles: rapid.IntRange(2, 64).Draw(r, "files at once"),
 		}.withDefaults()
 
-		for rounds, begun := 0, table.files(); ; rounds++ {
+		for rounds, begun := 0, len(table.Data); ; rounds++ {
 			plan := Plan(table, o)
-			shuffled := Table{slices.Clone(table.Data), slices.Clone(table.Deletes), slices.Clone(table.Manifests)}
+			shuffled := Table{slices.Clone(table.Data)}
 			slices.Reverse(shuffled.Data)
-			slices.Reverse(shuffled.Deletes)
-			slices.Reverse(shuffled.Manifests)
 			require.Equal(r, plan, Plan(shuffled, o), "a plan depends on the files, not on their order")
 			if len(plan) == 0 {
 				break
@@ -145,9 +88,9 @@ func TestPlanOfAnyTable(t *testing.T) {
 				if i > 0 && rapid.IntRange(0, 3).Draw(r, "left out") == 0 {
 					continue
 				}
-				before := table.files()
+				before := len(table.Data)
 				table = apply(r, table, w, fmt.Sprintf("round%d-%d", rounds, i))
-				require.LessOrEqual(r, table.files(), before, "files never become more")
+				require.LessOrEqual(r, len(table.Data), before, "files never become more")
 			}
 		}
 		requireTidy(r, table, o)
@@ -167,23 +110,5 @@ func requireTidy(r *rapid.T, t Table, o Options) {
 	}
 	for of, n := range files {
 		require.LessOrEqual(r, n, o.SpareFiles+int(2*content[of]/o.TargetBytes), "data files of %v", of)
-	}
-	deletes := map[string]int{}
-	for _, d := range t.Deletes {
-		deletes[fmt.Sprint(d.Partition, d.Of)]++
-	}
-	for of, n := range deletes {
-		require.LessOrEqual(r, n, o.DeleteFiles/2, "delete files of %v", of)
-	}
-	manifests, entries := map[string]int{}, map[string]int64{}
-	for _, m := range t.Manifests {
-		if m.Entries > 0 {
-			of := fmt.Sprint(m.Spec, m.Deletes)
-			manifests[of]++
-			entries[of] += m.Entries
-		}
-	}
-	for of, n := range manifests {
-		require.LessOrEqual(r, n, o.SpareManifests+int(2*entries[of]/o.ManifestEntries), "manifests of %v", of)
 	}
 }

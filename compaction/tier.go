@@ -11,7 +11,7 @@ type piece struct {
 	path       string
 	bytes      int64 // as it lies on the store
 	rows, dead int64
-	size       int64 // what a merge keeps of it, in the unit of rule.full
+	size       int64 // what a merge keeps of it
 	// Rewritten even alone:
 	worn, unsorted bool
 }
@@ -60,8 +60,6 @@ type rule struct {
 	bytes int64 // limits of a merge of several files
 	files int
 	quiet bool // merges that double a row's file, or fill it, don't wait for that
-
-	noun, unit, dead string // what files, rows and dead rows are called
 }
 
 // merge is what becomes one file.
@@ -89,7 +87,7 @@ func (r rule) merges(all []piece) []merge {
 	count := len(all) // once the merges are done
 	for len(spent) > 0 {
 		m := merge{pieces: spent[:r.fit(spent)]}
-		m.reason = m.spentReason(r)
+		m.reason = m.spentReason()
 		out = append(out, m)
 		spent = spent[len(m.pieces):]
 		count -= len(m.pieces) - m.files()
@@ -101,9 +99,9 @@ func (r rule) merges(all []piece) []merge {
 		case n < 2:
 			return out
 		case count > limit:
-			m.reason = fmt.Sprintf("%d %s, more than %d: the %d smallest", count, r.noun, limit, n)
+			m.reason = fmt.Sprintf("%d data files, more than %d: the %d smallest", count, limit, n)
 		case r.quiet && (ratio <= 1 || !r.isSmall(m.size())):
-			m.reason = fmt.Sprintf("%d small %s, and no new ones come", n, r.noun)
+			m.reason = fmt.Sprintf("%d small data files, and no new ones come", n)
 		default:
 			return out
 		}
@@ -161,7 +159,7 @@ func (m merge) liveBytes() int64 { return m.sum(piece.liveBytes) }
 func (m merge) dead() int64      { return m.sum(func(f piece) int64 { return f.dead }) }
 func (m merge) rows() int64      { return m.sum(func(f piece) int64 { return f.rows - f.dead }) }
 
-func (m merge) spentReason(r rule) string {
+func (m merge) spentReason() string {
 	var of string
 	if len(m.pieces) > 1 {
 		of = fmt.Sprintf("%d files: ", len(m.pieces))
@@ -170,14 +168,15 @@ func (m merge) spentReason(r rule) string {
 		return of + "not in the table's sort order"
 	}
 	all := m.rows() + m.dead()
-	return of + fmt.Sprintf("%d%% of %d %s %s", 100*m.dead()/max(1, all), all, r.unit, r.dead)
+	return of + fmt.Sprintf("%d%% of %d rows dead", 100*m.dead()/max(1, all), all)
 }
 
-func (m merge) rewrite(k Kind, of Partition) Rewrite {
-	w := Rewrite{Kind: k, Partition: of, Reason: m.reason, InBytes: m.bytes(), OutBytes: m.liveBytes(), OutRows: m.rows()}
+func (m merge) rewrite(of Partition) Rewrite {
+	w := Rewrite{Partition: of, Reason: m.reason, InBytes: m.bytes(), OutBytes: m.liveBytes(), OutRows: m.rows()}
 	w.Gain.Bytes = w.InBytes - w.OutBytes
 	for _, f := range m.pieces {
 		w.Inputs = append(w.Inputs, f.path)
 	}
+	w.Gain.DataFiles, w.Gain.Deletes = len(w.Inputs)-w.OutFiles(), m.dead()
 	return w
 }

@@ -5,9 +5,7 @@ import (
 	"firn/lake"
 )
 
-// planner is compaction's planner as the owner asks it; nil: with defaults. What
-// it plans for delete files and manifests is left out: each commit keeps those
-// few by itself.
+// planner is compaction's planner as the owner asks it; nil: with defaults.
 func planner(o *compaction.Options) func([]lake.LiveFile) []lake.RewritePlan {
 	if o == nil {
 		o = &compaction.Options{}
