@@ -38,6 +38,7 @@ type expirer struct {
 	removed *atomic.Int64
 	logger  *slog.Logger
 	asked   chan expiryRequest
+	next    time.Time // when to look next; sessions may be shorter than the grace time
 }
 
 type expiryRequest struct {
@@ -52,16 +53,19 @@ type expiryReply struct {
 
 // run serves one claim of the lake. With a grace of 0 it removes nothing.
 func (x *expirer) run(ctx context.Context) error {
-	var tick <-chan time.Time
-	if x.sweeper.Grace > 0 {
-		t := time.NewTicker(x.sweeper.Grace / 2)
-		defer t.Stop()
-		tick = t.C
+	every := x.sweeper.Grace / 2
+	if x.next.IsZero() {
+		x.next = time.Now().Add(every)
 	}
 	for {
+		var due <-chan time.Time
+		if every > 0 {
+			due = time.After(time.Until(x.next))
+		}
 		var r expiryRequest
 		select {
-		case <-tick:
+		case <-due:
+			x.next = time.Now().Add(every)
 		case r = <-x.asked:
 		case <-ctx.Done():
 			return nil
@@ -72,7 +76,7 @@ func (x *expirer) run(ctx context.Context) error {
 		switch {
 		case r.dry:
 			did, err = x.look(ctx)
-		case tick == nil:
+		case every == 0:
 			err = ErrKeepsAll
 		default:
 			did, err = x.expire(ctx)
@@ -87,7 +91,7 @@ func (x *expirer) run(ctx context.Context) error {
 			return err
 		case r.dry, errors.Is(err, ErrKeepsAll):
 		case err != nil:
-			x.logger.Warn("nothing more is removed until the next look", "after", x.sweeper.Grace/2, "removed", did.Removed, "err", err)
+			x.logger.Warn("nothing more is removed until the next look", "after", every, "removed", did.Removed, "err", err)
 		case did.Removed > 0:
 			x.logger.Info("removed what no kept epoch needs", "objects", did.Removed, "bytes", did.RemovedBytes, "kept", did.Needed,
 				"waiting", did.Waiting, "took", time.Since(began).Round(time.Millisecond))

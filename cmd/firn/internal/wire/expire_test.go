@@ -291,6 +291,23 @@ func TestRule13FencedRunRemovesNothing(t *testing.T) {
 	l.answers()
 }
 
+// Sessions that are shorter than the time between two looks, each begun by
+// somebody else's rewrite, say, still come to look.
+func TestExpiryOutlivesSessions(t *testing.T) {
+	l := newShortLog(t)
+	for range 200 {
+		l.epoch(l.log)
+	}
+	l.x.sweeper.Grace = 200 * time.Millisecond
+	require.Eventually(t, func() bool {
+		ctx, end := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		defer end()
+		require.NoError(t, l.x.run(ctx))
+		return l.x.removed.Load() > 0
+	}, 10*time.Second, time.Millisecond)
+	l.answers()
+}
+
 // Tags come and go from another process while epochs are thinned and the log is
 // trimmed: one that was made is kept, whatever was on its way meanwhile.
 func TestRule14TagsRaceExpiry(t *testing.T) {
