@@ -11,7 +11,9 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"firn/catalog"
 	"firn/lake/laketest"
+	"firn/lake/object"
 )
 
 // bed is a mirror of random traffic in MinIO, and every engine on its catalog.
@@ -40,7 +42,8 @@ func TestLake(t *testing.T) {
 	load := &laketest.Workload{URL: b.url, Seed: seed, Writers: 3}
 	require.NoError(t, load.Setup(t.Context()))
 	// Few epochs, so that none is thinned out before it is travelled to.
-	b.firn = laketest.Firn(t, laketest.FirnOptions{Postgres: b.url, Warehouse: "s3://" + s3.Bucket(t) + "/shop", S3: s3, Freshness: time.Second,
+	warehouse := "s3://" + s3.Bucket(t) + "/shop"
+	b.firn = laketest.Firn(t, laketest.FirnOptions{Postgres: b.url, Warehouse: warehouse, S3: s3, Freshness: time.Second,
 		Config: "table_settings:\n  torture.acct: {format_version: 3}\n  torture.dup: {format_version: 3}\n  torture.typed: {format_version: 3}\n  torture.untimed: {format_version: 3}\n  torture.evo: {format_version: 3}\n"})
 
 	traffic := func() {
@@ -64,6 +67,7 @@ func TestLake(t *testing.T) {
 	b.firn.Settle(t)
 	b.py.Catalog(t, "lake", map[string]string{"uri": b.firn.URL, "warehouse": "shop"}, s3.Properties())
 	then := b.moment(t)
+	tag(t, s3, warehouse, "then")
 	traffic()
 	// Spark has no type for a time of day and refuses a table that has one: for
 	// it there is the same table without.
@@ -84,6 +88,7 @@ func TestLake(t *testing.T) {
 
 	t.Run("now", func(t *testing.T) { b.now(t) })
 	t.Run("then", func(t *testing.T) { b.travel(t, then) })
+	t.Run("then, by its tag", func(t *testing.T) { b.tagged(t, then, "then") })
 	t.Run("row changes", func(t *testing.T) { b.refuses(t) })
 	t.Run("rewrites", func(t *testing.T) { b.rewrites(t) })
 }
@@ -194,6 +199,40 @@ func (b *bed) travel(t *testing.T, then moment) {
 		} {
 			equal(t, table, x.want, r)
 		}
+	}
+}
+
+// tag names the newest epoch, from another process than firn's.
+func tag(t *testing.T, s3 *laketest.MinIOServer, warehouse, name string) {
+	t.Helper()
+	store, err := object.Open(t.Context(), warehouse, object.Options{Endpoint: s3.Endpoint, Region: s3.Region, PathStyle: true, AccessKeyID: s3.AccessKey, SecretAccessKey: s3.SecretKey})
+	require.NoError(t, err)
+	log, err := catalog.OpenLog(t.Context(), store, catalog.LogOptions{})
+	require.NoError(t, err)
+	_, err = log.Tag(t.Context(), name, catalog.Moment{})
+	require.NoError(t, err)
+}
+
+// tagged reads a table as it was when a tag was made, by the tag's name, which is
+// a ref of every table. DuckDB knows refs by their snapshots only.
+func (b *bed) tagged(t *testing.T, then moment, name string) {
+	const table = "torture.churn"
+	var snapshot int64
+	b.py.Python(t, "result = load('lake', args).snapshot_by_name('"+name+"').snapshot_id", table, &snapshot)
+	at := func(clause string) string { return fmt.Sprintf("SELECT * FROM lake.%s %s", table, clause) }
+	for _, r := range []reader{
+		{name: "Spark", noUUID: true, read: func(t testing.TB) *laketest.Result {
+			return b.spark.Query(t, at("VERSION AS OF '"+name+"'"))
+		}},
+		{name: "Trino", read: func(t testing.TB) *laketest.Result { return b.trino.Query(t, at("FOR VERSION AS OF '"+name+"'")) }},
+		{name: "DuckDB", read: func(t testing.TB) *laketest.Result {
+			return b.duck.Query(t, at(fmt.Sprintf("AT (VERSION => %d)", snapshot)))
+		}},
+		{name: "PyIceberg", read: func(t testing.TB) *laketest.Result {
+			return b.py.Scan(t, "lake", table, laketest.ScanOptions{Ref: name})
+		}},
+	} {
+		equal(t, table, then[table].want, r)
 	}
 }
 
