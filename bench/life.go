@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"firn/cmd/firn/life"
 	"firn/compaction"
+	"firn/lake/laketest"
 	"firn/lake/object"
 )
 
@@ -160,6 +162,9 @@ func (l lifetime) compare(ctx context.Context, r *rig, ledger *life.Ledger, live
 		return err
 	}
 	defer scans.close()
+	if err := r.dead(ctx, lived, result); err != nil {
+		return err
+	}
 	for _, x := range lakes {
 		log, store := x.Catalog()
 		if err := scans.open(ctx, x.name, log, store); err != nil {
@@ -198,8 +203,60 @@ func (l lifetime) compare(ctx context.Context, r *rig, ledger *life.Ledger, live
 			result.add(fmt.Sprintf("%s by %s, freshly written", q.about, reader), b.Seconds(), "s")
 			worst = max(worst, a.Seconds()/b.Seconds())
 		}
+		if reader == "DuckDB" {
+			if err := l.withoutDeletes(ctx, r, scans, lived, result); err != nil {
+				return err
+			}
+		}
 		result.add("scan by "+reader+" against freshly written", worst, "×")
 	}
+	return nil
+}
+
+// withoutDeletes takes the time of DuckDB's scans of the data files as they are,
+// dead rows and all: what the number of files costs, and what the deletes do.
+func (l lifetime) withoutDeletes(ctx context.Context, r *rig, s *scans, m *life.Life, result *Result) error {
+	table, err := r.openTable(ctx, m)
+	if err != nil {
+		return err
+	}
+	var paths []string
+	for _, f := range table.Files() {
+		paths = append(paths, laketest.Quote(f.Path))
+	}
+	if _, err := r.duckdb.Try(ctx, "create schema if not exists public; create or replace view public.events as select * from read_parquet(["+strings.Join(paths, ", ")+"])"); err != nil {
+		return fmt.Errorf("name the data files in DuckDB: %w", err)
+	}
+	for _, q := range s.by("DuckDB") {
+		var took []time.Duration
+		for range int(r.size(int64(l.scans), 1)) {
+			one, err := q.scan(ctx, "memory")
+			if err != nil {
+				return fmt.Errorf("scan the data files by DuckDB: %w", err)
+			}
+			took = append(took, one)
+		}
+		result.add(q.about+" by DuckDB, of the data files without their deletes", medianTime(took).Seconds(), "s")
+	}
+	return nil
+}
+
+// dead says how much of the table readers have to leave out.
+func (r *rig) dead(ctx context.Context, m *life.Life, result *Result) error {
+	table, err := r.openTable(ctx, m)
+	if err != nil {
+		return err
+	}
+	var rows, dead, beside int64
+	for _, f := range table.Files() {
+		rows += f.Rows
+		if f.Dead != nil && !f.Dead.IsEmpty() {
+			dead, beside = dead+int64(f.Dead.GetCardinality()), beside+f.Rows
+		}
+	}
+	result.add("rows dead", float64(dead)/float64(rows)*100, "%")
+	result.add("rows in files with dead ones", float64(beside)/float64(rows)*100, "%")
+	result.add("delete files at the end", float64(table.Footprint().DeleteFiles), "")
 	return nil
 }
 

@@ -40,6 +40,7 @@ type Life struct {
 	Engine *wire.Engine
 	source *source
 	clock  atomic.Int64 // Unix nanoseconds
+	last   time.Time    // when the last epoch began, in real time
 
 	stop  context.CancelFunc
 	ended chan struct{}
@@ -48,6 +49,11 @@ type Life struct {
 	mu     sync.Mutex
 	phases map[string]time.Duration
 }
+
+// rewriteSpeed is how much faster than the clock a life may be while data files
+// are rewritten, by all of a processor: beside a stream they have less of one.
+// Without it a rewrite would take hundreds of epochs.
+const rewriteSpeed = 100 / lake.ShareBeside
 
 // begin is when lives begin.
 var begin = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -99,6 +105,10 @@ func (l *Life) Now() time.Time { return time.Unix(0, l.clock.Load()).UTC() }
 // Epoch commits a transaction of so many changes, a second after the last one, and
 // returns how long it took until readers see it: one epoch.
 func (l *Life) Epoch(ctx context.Context, changes int) (time.Duration, error) {
+	for l.Engine.Lake.Status().Rewrites > 0 && time.Since(l.last) < time.Second/rewriteSpeed && ctx.Err() == nil {
+		time.Sleep(time.Millisecond)
+	}
+	l.last = time.Now()
 	l.clock.Add(int64(time.Second))
 	messages, end := l.source.transaction(changes, l.Now())
 	began := time.Now()
