@@ -140,9 +140,9 @@ func (s *session) planned(m *member, now bool) []RewritePlan {
 	return m.plans
 }
 
-// compactable says whether a table's files may be rewritten now.
+// compactable says whether a table's files may be rewritten.
 func (m *member) compactable() bool {
-	return m.table != nil && m.state == Streaming && !m.unseen && m.table.store.Footprint().Rewritable()
+	return m.table != nil && m.state == Streaming && !m.unseen
 }
 
 // compact begins a rewrite if there is room for one and a table would gain by it.

@@ -28,6 +28,8 @@ type epoch struct {
 	stamp  Stamp
 	tables []*sealed
 	states map[Ident]TableState
+	base   wal.LSN   // of the head that it follows
+	exact  bool      // somebody asked for all tables at just this position
 	began  time.Time // when its oldest change arrived
 	sealed time.Time
 }
@@ -161,7 +163,7 @@ func (s *session) awaitCommit() error {
 
 // cut seals the open epoch and starts its commit.
 func (s *session) cut() error {
-	e := &epoch{began: s.dirtyAt, sealed: time.Now(), states: maps.Clone(s.states)}
+	e := &epoch{base: s.durable, exact: len(s.cuts) > 0, began: s.dirtyAt, sealed: time.Now(), states: maps.Clone(s.states)}
 	clear(s.states)
 	s.position = max(s.position, s.durable)
 	s.epochNo++
@@ -175,6 +177,7 @@ func (s *session) cut() error {
 			return fmt.Errorf("seal %s: %w", m.ident, err)
 		}
 		if t != nil {
+			t.oid = m.oid
 			e.tables = append(e.tables, t)
 		}
 	}
@@ -224,12 +227,47 @@ func (s *session) commitEpoch(ctx context.Context, e *epoch) error {
 	}
 	s.o.Fail("before-publish")
 	began = time.Now()
-	if err := s.o.Head.Publish(ctx, p); err != nil {
+	if err := s.publish(ctx, e, p); err != nil {
 		return fmt.Errorf("publish epoch %d: %w", e.stamp.Epoch, err)
 	}
 	s.counters.phase("publish", began)
 	s.o.Fail("after-publish")
 	return nil
+}
+
+// publish makes an entry of the epoch. What it did to tables that somebody else
+// has committed to meanwhile is worth nothing, for they are at other files now:
+// those stay behind at the base, and the others go on without them, or commits by
+// others that come often enough would hold all tables up for ever. The error is
+// an ErrMoved all the same: the next session begins at the new head, and with
+// what the tables left behind have missed.
+func (s *session) publish(ctx context.Context, e *epoch, p Publication) error {
+	var left error
+	for {
+		err := s.o.Head.Publish(ctx, p)
+		if err == nil {
+			return left
+		}
+		var moved *MovedError
+		if e.exact || !errors.As(err, &moved) {
+			return err
+		}
+		left = err
+		for _, t := range e.tables {
+			if !slices.Contains(moved.Tables, t.ident) {
+				continue
+			}
+			p.Moves = slices.DeleteFunc(p.Moves, func(m Move) bool { return m.Table == t.ident })
+			if t.fresh != nil {
+				delete(p.States, t.ident) // it is what it was before
+				continue
+			}
+			if p.States == nil {
+				p.States = map[Ident]TableState{}
+			}
+			p.States[t.ident] = TableState{OID: t.oid, LSN: e.base, State: Behind, Reason: "another client committed to it"}
+		}
+	}
 }
 
 // finishCommit is the owner's part after the publication.

@@ -3,6 +3,7 @@ package lake
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"firn/wal"
@@ -119,6 +120,19 @@ var (
 	ErrVanished = errors.New("an uploaded data file has vanished from the store")
 )
 
+// MovedError is an ErrMoved that names the tables.
+type MovedError struct{ Tables []Ident }
+
+func (m *MovedError) Error() string {
+	names := make([]string, len(m.Tables))
+	for i, t := range m.Tables {
+		names[i] = t.String()
+	}
+	return ErrMoved.Error() + ": " + strings.Join(names, ", ")
+}
+
+func (m *MovedError) Is(target error) bool { return target == ErrMoved }
+
 // Head is the lake's published state: one pointer that all tables move with.
 type Head interface {
 	// Read returns the newest state.
@@ -126,7 +140,7 @@ type Head interface {
 	// Claim makes this run the source's one writer.
 	Claim(ctx context.Context) error
 	// Publish makes one entry of p: all of it or, with an error, nothing.
-	// ErrMoved: a table isn't at its Move's From any more. ErrFenced.
+	// *MovedError: tables aren't at their Moves' From any more. ErrFenced.
 	Publish(ctx context.Context, p Publication) error
 	// Changed is closed when the state next changes, by us or others.
 	Changed() <-chan struct{}

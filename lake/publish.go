@@ -54,11 +54,6 @@ type Footprint struct {
 	FormatVersion          int
 }
 
-// Rewritable says whether the table's data files may be rewritten. v3 tables are
-// let be until the torture has run with rewrites of them: when it did, it met
-// DuckDB's fault (see README) and proved nothing.
-func (f Footprint) Rewritable() bool { return f.FormatVersion <= 2 }
-
 // NewFile is a data file that has been encoded and may already be on the
 // store, but that no snapshot names yet.
 type NewFile struct {

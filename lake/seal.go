@@ -83,6 +83,7 @@ type sealed struct {
 	change *Change
 	next   Prepared
 	fresh  *TableState // its standing, if this is its first epoch since a load
+	oid    uint32
 
 	settled []*dataFile // see Table
 	held    []chan struct{}

@@ -126,9 +126,6 @@ func (c *Compactor) each(ctx context.Context, names []string, fn func(lake.Ident
 }
 
 func (c *Compactor) planned(t lake.TableStore) []lake.RewritePlan {
-	if !t.Footprint().Rewritable() {
-		return nil
-	}
 	var files []lake.LiveFile
 	for _, f := range t.Files() {
 		l := lake.LiveFile{Path: f.Path, Bytes: f.Bytes, Rows: f.Rows, Unsorted: f.Unsorted}
@@ -192,7 +189,10 @@ func (c *Compactor) publish(ctx context.Context, m lake.Move, began time.Time) e
 		if c.grace > 0 && time.Since(began) > c.grace/2 {
 			return fmt.Errorf("the rewrite took %s, more than half of the grace time of %s after which unneeded files may be removed", time.Since(began).Round(time.Second), c.grace)
 		}
-		return put(next, m)
+		if !put(next, m) {
+			return &lake.MovedError{Tables: []lake.Ident{m.Table}}
+		}
+		return nil
 	})
 	if errors.Is(err, lake.ErrMoved) {
 		return &lake.Refusal{Code: lake.CodeFenced, Text: "The table was committed to meanwhile: a firn is running on this lake", Fix: goOn}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,7 @@ import (
 	"github.com/apache/iceberg-go/catalog/rest"
 	icetable "github.com/apache/iceberg-go/table"
 	"github.com/stretchr/testify/require"
+	"github.com/zeebo/xxh3"
 
 	"firn/catalog"
 	"firn/cmd/firn/internal/wire"
@@ -21,6 +23,7 @@ import (
 	"firn/lake"
 	"firn/lake/laketest"
 	"firn/lake/object"
+	"firn/lake/snapshot"
 )
 
 // elsewhere is a catalog server on the lake in another process than firn's, and
@@ -137,6 +140,82 @@ func TestRule23AtEachStep(t *testing.T) {
 			require.NoError(t, stop())
 		})
 	}
+}
+
+// Somebody commits to one table faster than the stream can: that table falls
+// behind, the others go on, and it comes after them as soon as it is left alone.
+func TestRule23NoTableHoldsTheOthersUp(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.o.Freshness, r.o.Grace = 50*time.Millisecond, time.Second
+	r.exec(`create table a (id int primary key, v text); create table b (id int primary key); create table c (x int); alter table c replica identity full;
+		insert into a select i, 'v' from generate_series(1, 500) i`)
+	engine := newElsewhere(t, r)
+	var busy atomic.Bool
+	var landed atomic.Int64
+	r.o.Fail = func(at string) {
+		if at == "before-publish" && busy.Load() {
+			if err := engine.rewrite(context.WithoutCancel(t.Context()), "public.a"); err != nil {
+				t.Error(err)
+			}
+			landed.Add(1)
+		}
+	}
+	e, stop := r.run()
+	r.same(e, "public.a", "public.b", "public.c")
+	busy.Store(true)
+	for i := range 8 {
+		r.exec("update a set v = $2 where id % 20 = $1", i, fmt.Sprint("n", i))
+		r.exec("insert into b values ($1)", i)
+		r.exec("insert into c values ($1), ($1)", i%3)
+		r.exec("delete from c where ctid in (select ctid from c limit 1)")
+		r.exec("delete from a where id = $1", i*7+1)
+		r.eventuallySame(e, "public.b", "%d rewrites landed", landed.Load())
+		r.eventuallySame(e, "public.c")
+	}
+	require.GreaterOrEqual(t, landed.Load(), int64(8))
+	require.NotEqual(t, r.postgres("public.a"), r.lake(e, "public.a"))
+	busy.Store(false)
+	r.same(e, "public.a", "public.b", "public.c")
+	require.Zero(t, e.Lake.Counters().Errors.Load())
+	// What the epochs that came to nothing had uploaded goes, without a restart.
+	require.Eventually(t, func() bool { runtime.GC(); return len(r.needless(e)) == 0 }, 20*time.Second, 200*time.Millisecond)
+	require.NoError(t, stop())
+}
+
+// needless are the objects of firn's own in tables' folders that neither the head
+// nor a kept epoch needs.
+func (r *rig) needless(e *wire.Engine) (out []string) {
+	r.t.Helper()
+	ctx := r.t.Context()
+	keys, err := e.Store.Keys(ctx, "public/", "", 0)
+	require.NoError(r.t, err)
+	head, err := e.Log.Refresh(ctx)
+	require.NoError(r.t, err)
+	var mu sync.Mutex
+	needed := map[uint64]bool{}
+	reach := snapshot.NewReach(e.Store, xxh3.HashString)
+	visit := func(s *catalog.State, history bool) {
+		for _, x := range s.Tables() {
+			require.NoError(r.t, reach.Visit(ctx, x.Metadata, history, func(h uint64) {
+				mu.Lock()
+				needed[h] = true
+				mu.Unlock()
+			}))
+		}
+	}
+	visit(head, true)
+	for _, k := range head.Epochs() {
+		s, err := e.Log.Entry(ctx, k.Number)
+		require.NoError(r.t, err)
+		visit(s, false)
+	}
+	for _, k := range keys {
+		if snapshot.OwnName(k) && !needed[xxh3.HashString(k)] {
+			out = append(out, k)
+		}
+	}
+	return out
 }
 
 // A foreign rewrite that the stream overtakes fails with a conflict, and changes

@@ -3,7 +3,6 @@ package wire
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 
 	"firn/catalog"
@@ -88,10 +87,14 @@ func (h *Head) apply(next *catalog.State, p lake.Publication) error {
 			next.CommitTime, next.XID = p.CommitTime, p.XID
 		}
 	}
+	var moved []lake.Ident
 	for _, m := range p.Moves {
-		if err := put(next, m); err != nil {
-			return err
+		if !put(next, m) {
+			moved = append(moved, m.Table)
 		}
+	}
+	if len(moved) > 0 {
+		return &lake.MovedError{Tables: moved}
 	}
 	for id, st := range p.States {
 		cid := catalogIdent(id)
@@ -123,16 +126,16 @@ func (h *Head) putSource(next *catalog.State, src *lake.SourceState) {
 }
 
 // put moves one table, if it still is where its writer thinks.
-func put(next *catalog.State, m lake.Move) error {
+func put(next *catalog.State, m lake.Move) bool {
 	id := catalogIdent(m.Table)
 	was, ok := next.Table(id)
 	if ok && was.Metadata != m.From || !ok && m.From != "" {
-		return fmt.Errorf("move %s from %s, but it is at %q: %w", m.Table, m.From, was.Metadata, lake.ErrMoved)
+		return false
 	}
 	if _, ok := next.Namespace(id.Namespace); !ok {
 		next.PutNamespace(id.Namespace, map[string]string{})
 	}
 	next.PutTable(id, catalog.Table{UUID: m.UUID, Location: m.Location, Metadata: m.To, SnapshotID: m.SnapshotID,
 		SequenceNumber: m.SequenceNum, Mirror: was.Mirror})
-	return nil
+	return true
 }
