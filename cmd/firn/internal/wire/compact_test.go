@@ -19,7 +19,17 @@ import (
 // folder, and no row comes back, is lost or is there twice.
 func TestRule21StreamBesideRewrites(t *testing.T) {
 	t.Parallel()
+	for _, version := range []int{2, 3} {
+		t.Run(fmt.Sprintf("v%d", version), func(t *testing.T) {
+			t.Parallel()
+			streamBesideRewrites(t, version)
+		})
+	}
+}
+
+func streamBesideRewrites(t *testing.T, version int) {
 	r := newRig(t)
+	r.o.FormatVersion = func(lake.Ident) int { return version }
 	r.o.Compaction = &compaction.Options{SpareFiles: 1, MaxDead: 0.05}
 	r.o.SortBy = func(id lake.Ident) snapshot.SortBy {
 		by, sorted := map[string]string{"keyed": "n desc, a", "wide": "y", "whole": "b, a desc"}[id.Name]
