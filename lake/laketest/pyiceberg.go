@@ -47,6 +47,8 @@ type ScanOptions struct {
 	AsOf     time.Time // the snapshot that was current then
 	Columns  []string  // nil: all
 	Filter   string    // as PyIceberg parses it: "id > 5"
+	// Properties are the store's, of a table that no catalog gives.
+	Properties map[string]string
 }
 
 func (o ScanOptions) args(catalog, table string) map[string]any {
@@ -65,6 +67,9 @@ func (o ScanOptions) args(catalog, table string) map[string]any {
 	}
 	if o.Filter != "" {
 		args["filter"] = o.Filter
+	}
+	if o.Properties != nil {
+		args["properties"] = o.Properties
 	}
 	return args
 }

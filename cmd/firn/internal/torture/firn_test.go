@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -27,6 +28,7 @@ type firn struct {
 	t    *testing.T
 	bin  string
 	args []string
+	lake []string // the flags that name the lake
 	env  []string
 	url  string // of the listener
 	dir  string
@@ -36,6 +38,8 @@ type firn struct {
 	err  error
 	log  *bytes.Buffer // of the present process
 	mu   sync.Mutex
+
+	rewrites int // of data files, in all processes that have ended
 }
 
 func newFirn(t *testing.T, postgres string, s *laketest.MinIOServer, config string) *firn {
@@ -47,8 +51,8 @@ func newFirn(t *testing.T, postgres string, s *laketest.MinIOServer, config stri
 	f := &firn{t: t, bin: bin, dir: t.TempDir(), url: fmt.Sprintf("http://127.0.0.1:%d", port)}
 	path := filepath.Join(f.dir, "firn.yaml")
 	require.NoError(t, os.WriteFile(path, []byte(config), 0o600))
-	f.args = []string{"run", "--postgres", postgres, "--warehouse", "s3://" + s.Bucket(t) + "/shop", "--s3-endpoint", s.Endpoint,
-		"--listen", fmt.Sprintf("127.0.0.1:%d", port), "--freshness", "200ms", "--state", filepath.Join(f.dir, "state"), "--config", path}
+	f.lake = []string{"--warehouse", "s3://" + s.Bucket(t) + "/shop", "--s3-endpoint", s.Endpoint}
+	f.args = append([]string{"run", "--postgres", postgres, "--listen", fmt.Sprintf("127.0.0.1:%d", port), "--freshness", "200ms", "--state", filepath.Join(f.dir, "state"), "--config", path}, f.lake...)
 	f.env = append(os.Environ(), "AWS_ACCESS_KEY_ID="+s.AccessKey, "AWS_SECRET_ACCESS_KEY="+s.SecretKey, "AWS_REGION="+s.Region)
 	t.Cleanup(func() {
 		f.kill()
@@ -57,6 +61,13 @@ func newFirn(t *testing.T, postgres string, s *laketest.MinIOServer, config stri
 		}
 	})
 	return f
+}
+
+// command is another command of firn's, on the same lake.
+func (f *firn) command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, f.bin, args...)
+	cmd.Env = f.env
+	return cmd
 }
 
 // start runs firn; failpoint "" means none.
@@ -98,7 +109,20 @@ func (f *firn) kill() {
 	if f.cmd != nil {
 		f.cmd.Process.Kill()
 		<-f.done
-		f.cmd = nil
+		f.ended()
+	}
+}
+
+// ended reads what the process that has ended said.
+func (f *firn) ended() {
+	f.t.Helper()
+	f.cmd = nil
+	said := f.output()
+	f.rewrites += strings.Count(said, `msg="data files rewritten"`)
+	for _, bad := range []string{"contradicts the stream", "would change the table's rows"} {
+		if strings.Contains(said, bad) {
+			f.t.Errorf("firn found a fault of its own:\n%s", said)
+		}
 	}
 }
 
@@ -111,7 +135,7 @@ func (f *firn) died(limit time.Duration) bool {
 		require.ErrorAs(f.t, f.err, &exit, "firn ended by itself:\n%s", f.output())
 		ws := exit.Sys().(syscall.WaitStatus)
 		require.True(f.t, ws.Signaled() && ws.Signal() == syscall.SIGKILL, "firn ended with %v:\n%s", f.err, f.output())
-		f.cmd = nil
+		f.ended()
 		return true
 	case <-time.After(limit):
 		f.cmd.Process.Signal(syscall.SIGQUIT) // where does it hang?

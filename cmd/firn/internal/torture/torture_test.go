@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"github.com/zeebo/xxh3"
+	"golang.org/x/sync/errgroup"
 
 	"firn/catalog"
 	"firn/lake"
@@ -34,6 +35,7 @@ var (
 	seedFlag  = flag.Uint64("torture.seed", 0, "seed of the workload and the kills; 0: a new one")
 	killsFlag = flag.Int("torture.kills", 20, "kills at random moments, besides one at each failpoint")
 	cutsFlag  = flag.Int("torture.cuts", 5, "exact comparisons between the kills")
+	forFlag   = flag.Duration("torture.for", 0, "go on killing for so long")
 )
 
 // rig is the whole set: source, store, mirror, judges.
@@ -46,7 +48,14 @@ type rig struct {
 	duck      *laketest.DuckDBEngine
 	py        *laketest.PyIcebergEngine
 	load      *laketest.Workload
+	book      *book
+	foreign   *foreign
 	warehouse string
+
+	cuts   map[uint64]map[string]laketest.Multiset // what Postgres held, by epoch and table
+	kills  int
+	judged int // snapshots of tables that both readers read
+	apart  int // that were not where their epoch was, and were not judged
 }
 
 func TestTorture(t *testing.T) {
@@ -60,47 +69,69 @@ func TestTorture(t *testing.T) {
 	pg := laketest.Postgres(t, "")
 	require.NoError(t, pg.Configure(map[string]string{"logical_decoding_work_mem": "64kB", "max_connections": "60"}))
 	s := laketest.MinIO(t)
-	r := &rig{t: t, pgURL: pg.URL("postgres"), minio: s, load: &laketest.Workload{URL: pg.URL("postgres"), Seed: seed, Writers: 3}}
+	r := &rig{t: t, pgURL: pg.URL("postgres"), minio: s, load: &laketest.Workload{URL: pg.URL("postgres"), Seed: seed, Writers: 3},
+		book: &book{url: pg.URL("postgres"), seed: seed}, cuts: map[uint64]map[string]laketest.Multiset{}}
 	require.NoError(t, r.load.Setup(t.Context()))
-	r.firn = newFirn(t, r.pgURL, s, tortureConfig)
-	r.warehouse = r.firn.args[4]
+	r.firn = newFirn(t, r.pgURL, s, tortureConfig+bookConfig)
+	r.warehouse = r.firn.lake[1]
+	options := object.Options{Endpoint: s.Endpoint, Region: s.Region, AccessKeyID: s.AccessKey, SecretAccessKey: s.SecretKey}
 	var err error
-	r.store, err = object.Open(t.Context(), r.warehouse, object.Options{Endpoint: s.Endpoint, Region: s.Region, AccessKeyID: s.AccessKey, SecretAccessKey: s.SecretKey})
+	r.store, err = object.Open(t.Context(), r.warehouse, options)
 	require.NoError(t, err)
 	r.duck, r.py = laketest.DuckDB(t), laketest.PyIceberg(t)
 	r.duck.S3(t, s)
 
+	require.NoError(t, r.book.setup(t.Context()))
+	r.foreign, err = newForeign(t.Context(), r.store, options, slices.Concat(bookTables, laketest.WorkloadTables), seed)
+	require.NoError(t, err)
+	defer r.foreign.server.Close()
+
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	traffic := make(chan error, 1)
-	go func() { traffic <- r.load.Run(ctx) }()
-	kills := r.killAtEachPoint()
+	traffic, tctx := errgroup.WithContext(ctx)
+	traffic.Go(func() error { return r.load.Run(tctx) })
+	traffic.Go(func() error { return r.book.run(tctx) })
+	traffic.Go(func() error { return r.foreign.run(tctx) })
+	began := time.Now()
+	r.killAtEachPoint()
 	every := max(1, *killsFlag/max(1, *cutsFlag))
-	for i := range *killsFlag {
-		r.firn.start("")
-		time.Sleep(time.Duration(200+rng.IntN(2800)) * time.Millisecond)
-		r.firn.alive()
-		r.firn.kill()
-		kills++
+	for i := 0; i < *killsFlag || time.Since(began) < *forFlag; i++ {
+		require.NoError(t, tctx.Err(), "the traffic has ended")
+		if i%2 == 0 {
+			r.firn.start("")
+			time.Sleep(time.Duration(200+rng.IntN(2800)) * time.Millisecond)
+			r.firn.alive()
+			r.kill()
+		} else {
+			r.killAt(laterPoints()[rng.IntN(len(laterPoints()))], 1+rng.IntN(8))
+		}
 		if i%every == every-1 {
 			r.firn.start("")
 			r.compareAtACut()
-			r.firn.kill()
-			kills++
+			if i/every%10 == 9 {
+				r.judgeHistory()
+			}
+			r.kill()
 		}
 	}
 	stop()
-	require.NoError(t, <-traffic)
+	require.NoError(t, traffic.Wait())
 	r.firn.start("")
 	r.compareAtACut()
+	r.judgeHistory()
 	r.swept()
-	t.Logf("%d kills survived", kills)
-	require.GreaterOrEqual(t, kills, len(lake.FailPoints)+*killsFlag)
+	r.firn.kill()
+	landed, by, lost := r.foreign.counts()
+	t.Logf("%s: %d kills survived; %d rewrites by firn; %d by another engine landed (%v), %d lost to the stream; %d transactions in the book; %d snapshots of tables judged, %d apart",
+		time.Since(began).Round(time.Second), r.kills, r.firn.rewrites, landed, by, lost, r.book.written.Load(), r.judged, r.apart)
+	require.GreaterOrEqual(t, r.kills, len(lake.FailPoints)+*killsFlag)
+	require.Greater(t, landed, len(lake.FailPoints))
+	require.NotZero(t, r.firn.rewrites)
 }
 
 const tortureConfig = `
 compaction: true
-grace: 2s
+grace: 10s
 table_settings:
   torture.acct: {format_version: 3}
   torture.dup: {format_version: 3}
@@ -108,36 +139,56 @@ table_settings:
   torture.evo: {format_version: 3}
 `
 
-// killAtEachPoint runs firn once for each failpoint, three times for those that
-// every epoch passes, until it has killed itself there.
-func (r *rig) killAtEachPoint() (kills int) {
-	first := []string{"before-slot", "after-slot", "in-load", "before-load-join"}
-	const rare = "after-look" // every ten seconds
-	ofRewrites := []string{"in-rewrite", "after-rewrite", "after-install", "in-relocate"}
-	later := slices.DeleteFunc(slices.Clone(lake.FailPoints), func(p string) bool { return p == rare || slices.Contains(first, p) })
-	for _, p := range first {
-		r.firn.start(p)
-		require.True(r.t, r.firn.died(60*time.Second), "failpoint %s was not reached:\n%s", p, r.firn.output())
-		kills++
+// kill kills firn where it is.
+func (r *rig) kill() {
+	r.t.Helper()
+	r.firn.kill()
+	r.kills++
+}
+
+// killAt runs firn until it has killed itself at a failpoint for the n-th time
+// that it came there, and has somebody else rewrite a table before it runs again.
+func (r *rig) killAt(point string, n int) {
+	r.t.Helper()
+	spec := fmt.Sprintf("%s:%d", point, n)
+	r.firn.start(spec)
+	require.True(r.t, r.firn.died(90*time.Second), "failpoint %s was not reached:\n%s", spec, r.firn.output())
+	r.kills++
+	_, err := r.foreign.rewrite(r.t.Context(), r.foreign.pick())
+	require.NoError(r.t, err)
+}
+
+var (
+	firstPoints = []string{"before-slot", "after-slot", "in-load", "before-load-join"}
+	// ofRewrites are passed every few seconds, and after-look every ten; the
+	// others with every epoch.
+	ofRewrites = []string{"in-rewrite", "after-rewrite", "after-install", "in-relocate"}
+)
+
+const rarePoint = "after-look"
+
+func laterPoints() []string {
+	return slices.DeleteFunc(slices.Clone(lake.FailPoints), func(p string) bool { return p == rarePoint || slices.Contains(firstPoints, p) })
+}
+
+// killAtEachPoint runs firn once for each failpoint, twice for those that come
+// often, until it has killed itself there.
+func (r *rig) killAtEachPoint() {
+	for _, p := range firstPoints {
+		r.killAt(p, 1)
 	}
 	r.firn.start("")
 	r.firn.ready(2 * time.Minute)
-	r.firn.kill()
-	kills++
-	points := []string{rare}
-	for i, p := range slices.Concat(later, later, later) {
+	r.kill()
+	r.killAt(rarePoint, 1)
+	later := laterPoints()
+	for i, p := range slices.Concat(later, later) {
 		times := 1 + i*3%7
-		if slices.Contains(ofRewrites, p) { // every few seconds
+		if slices.Contains(ofRewrites, p) {
 			times = 1 + i%2
 		}
-		points = append(points, fmt.Sprintf("%s:%d", p, times))
+		r.killAt(p, times)
 	}
-	for _, p := range points {
-		r.firn.start(p)
-		require.True(r.t, r.firn.died(60*time.Second), "failpoint %s was not reached:\n%s", p, r.firn.output())
-		kills++
-	}
-	return kills
 }
 
 // compareAtACut takes Postgres' exact state at a position in the middle of the
@@ -147,6 +198,8 @@ func (r *rig) compareAtACut() {
 	r.t.Helper()
 	resume := r.load.PauseSchema()
 	defer resume()
+	r.foreign.paused.Lock() // a table that it moves is not at the cut
+	defer r.foreign.paused.Unlock()
 	r.firn.looked(2 * time.Minute) // a rewrite may make a table load anew
 	r.firn.ready(2 * time.Minute)
 	ctx, cancel := context.WithTimeout(r.t.Context(), 2*time.Minute)
@@ -163,21 +216,25 @@ func (r *rig) compareAtACut() {
 	r.py.Catalog(r.t, "lake", map[string]string{"uri": r.firn.url, "s3.endpoint": r.minio.Endpoint, "s3.region": r.minio.Region,
 		"s3.access-key-id": r.minio.AccessKey, "s3.secret-access-key": r.minio.SecretKey})
 	r.t.Logf("comparing at %s, epoch %d", lsn, cut.Epoch)
+	rows := map[string]laketest.Multiset{}
 	for _, name := range laketest.WorkloadTables {
 		schema, table, _ := strings.Cut(name, ".")
 		entry, ok := state.Table(catalog.Ident{Namespace: []string{schema}, Name: table})
 		require.True(r.t, ok, "%s is not in the lake at epoch %d", name, cut.Epoch)
 		require.Equal(r.t, lake.Streaming, entry.Mirror.State, "%s: %s", name, entry.Mirror.Reason)
 		want := r.fromPostgres(ctx, snap, name)
+		rows[name] = want.Multiset()
 		for reader, got := range map[string]*laketest.Result{
 			"DuckDB":    r.duck.Scan(r.t, entry.Metadata),
 			"PyIceberg": r.py.Scan(r.t, "lake", name, laketest.ScanOptions{Snapshot: entry.SnapshotID}),
 		} {
-			assert.Empty(r.t, laketest.Diff(want.Multiset(), got.Multiset()), "%s by %s at %s", name, reader, lsn)
+			assert.Empty(r.t, laketest.Diff(rows[name], got.Multiset()), "%s by %s at %s", name, reader, lsn)
 			assert.ElementsMatch(r.t, want.Schema(), got.Schema(), "%s by %s", name, reader)
 		}
 	}
 	require.False(r.t, r.t.Failed()) // every table that differs has been told
+	r.cuts[cut.Epoch] = rows
+	r.tag(ctx, fmt.Sprintf("cut-%d", cut.Epoch), cut.LSN)
 }
 
 // swept waits until nothing lies in the lake that no kept epoch needs, and sees
@@ -187,20 +244,22 @@ func (r *rig) swept() {
 	ctx := r.t.Context()
 	log, err := catalog.OpenLog(ctx, r.store, catalog.LogOptions{})
 	require.NoError(r.t, err)
-	var needless, missing int
-	defer func() { r.t.Logf("%d objects that nobody needs, %d missing", needless, missing) }()
+	var needed, needless, missing, others int
+	defer func() {
+		r.t.Logf("%d objects that kept epochs need, %d missing; %d that nobody needs, and %d that other engines left", needed, missing, needless, others)
+	}()
 	// look says what the head and the kept epochs need, and what lies there. Only
 	// what a head says that is still the head after is a finding: an epoch that is
 	// thinned out meanwhile takes its files along.
 	look := func(head *catalog.State) error {
-		needed := map[uint64]bool{}
+		need := map[uint64]bool{}
 		var mu sync.Mutex
 		reach := snapshot.NewReach(r.store, xxh3.HashString)
 		visit := func(s *catalog.State, history bool) error {
 			for _, x := range s.Tables() {
 				err := reach.Visit(ctx, x.Metadata, history, func(h uint64) {
 					mu.Lock()
-					needed[h] = true
+					need[h] = true
 					mu.Unlock()
 				})
 				if err != nil {
@@ -226,12 +285,15 @@ func (r *rig) swept() {
 		if err != nil {
 			return err
 		}
-		needless, missing = 0, len(needed)
+		needed, needless, others, missing = len(need), 0, 0, len(need)
 		for _, k := range keys {
 			switch file := strings.Contains(k, "/data/") || strings.Contains(k, "/metadata/"); {
-			case needed[xxh3.HashString(k)]:
+			case need[xxh3.HashString(k)]:
 				missing--
-			case file && !strings.HasSuffix(k, "/version-hint.text"):
+			case !file || strings.HasSuffix(k, "/version-hint.text"):
+			case !snapshot.OwnName(k):
+				others++ // they have a day to commit them
+			default:
 				needless++
 			}
 		}
@@ -248,8 +310,8 @@ func (r *rig) swept() {
 		}
 		require.NoError(r.t, found)
 		require.Zero(r.t, missing)
-		return needless < 100
-	}, time.Minute, time.Second)
+		return needless == 0
+	}, 2*time.Minute, time.Second)
 }
 
 // exportSnapshot makes a temporary slot beside firn's and exports its snapshot.
