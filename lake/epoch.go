@@ -27,10 +27,10 @@ import (
 type epoch struct {
 	stamp  Stamp
 	tables []*sealed
-	states map[Ident]TableState
-	base   wal.LSN   // of the head that it follows
-	exact  bool      // somebody asked for all tables at just this position
-	began  time.Time // when its oldest change arrived
+	states map[Ident]TableState // that its entry makes known
+	base   wal.LSN              // of the head that it follows
+	exact  bool                 // somebody asked for all tables at just this position
+	began  time.Time            // when its oldest change arrived
 	sealed time.Time
 }
 
@@ -219,9 +219,6 @@ func (s *session) commitEpoch(ctx context.Context, e *epoch) error {
 	for _, t := range e.tables {
 		p.Moves = append(p.Moves, t.next.Move())
 		if t.fresh != nil {
-			if p.States == nil {
-				p.States = map[Ident]TableState{}
-			}
 			p.States[t.ident] = *t.fresh
 		}
 	}
@@ -261,9 +258,6 @@ func (s *session) publish(ctx context.Context, e *epoch, p Publication) error {
 			if t.fresh != nil {
 				delete(p.States, t.ident) // it is what it was before
 				continue
-			}
-			if p.States == nil {
-				p.States = map[Ident]TableState{}
 			}
 			p.States[t.ident] = TableState{OID: t.oid, LSN: e.base, State: Behind, Reason: "another client committed to it"}
 		}
@@ -310,6 +304,7 @@ func (s *session) finishCommit(err error) error {
 	s.hint()
 	s.counters.phase("index", began)
 	s.durable, s.committedEpoch = e.stamp.LSN, e.stamp.Epoch
+	s.standing(e.states)
 	s.advanced = time.Now()
 	s.counters.Epochs.Add(1)
 	if !e.began.IsZero() {
@@ -341,14 +336,24 @@ func (s *session) hint() {
 	})
 }
 
-// acknowledge lets the slot go up to what the lake holds, but for tables that
-// are followed at a distance.
+// acknowledge lets the slot go up to where a start would begin: what the lake
+// holds, but for tables that the head calls behind. What is only known here, as
+// that one of them has caught up, a kill forgets.
 func (s *session) acknowledge() {
 	at := s.durable
-	for _, m := range s.members {
-		if m.state == Behind && !m.resync {
-			at = min(at, m.position)
-		}
+	for _, lsn := range s.lagging {
+		at = min(at, lsn)
 	}
 	s.stream.Ack(at)
+}
+
+// standing notes what the head says of tables.
+func (s *session) standing(states map[Ident]TableState) {
+	for id, st := range states {
+		if st.State == Behind && !st.Resync {
+			s.lagging[id] = st.LSN
+		} else {
+			delete(s.lagging, id)
+		}
+	}
 }

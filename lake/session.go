@@ -78,8 +78,9 @@ type session struct {
 	committing *epoch
 	committed  chan error
 
-	durable        wal.LSN // of the head
-	committedEpoch uint64  // of the head
+	durable        wal.LSN           // of the head
+	lagging        map[Ident]wal.LSN // where tables are that the head calls behind
+	committedEpoch uint64            // of the head
 	advanced       time.Time
 	stopping       bool
 	hinting        atomic.Bool
@@ -116,7 +117,7 @@ func (l *Lake) session(ctx context.Context) (err error) {
 			mem:       memory.DefaultAllocator,
 		},
 		members: map[uint32]*member{}, parked: map[uint32]*parkedTxn{}, strange: map[uint32]bool{},
-		states: map[Ident]TableState{}, loads: make(chan loadResult), polled: make(chan pollResult), committed: make(chan error, 1),
+		states: map[Ident]TableState{}, lagging: map[Ident]wal.LSN{}, loads: make(chan loadResult), polled: make(chan pollResult), committed: make(chan error, 1),
 		rewritten: make(chan rewriteResult), relocations: make(chan relocation),
 		unhinted: map[TableStore]bool{},
 		spoolDir: filepath.Join(l.o.StateDir, "spool"), advanced: time.Now(),

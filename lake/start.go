@@ -164,6 +164,9 @@ func (s *session) begin(ctx context.Context) error {
 		s.commit.time = s.o.Now().UTC()
 	}
 	s.durable = s.head.LSN
+	for _, t := range s.head.Tables {
+		s.standing(map[Ident]TableState{t.Ident: t.TableState})
+	}
 	s.position = s.head.LSN
 	s.sealedLSN = s.head.LSN
 	s.epochNo, s.committedEpoch = s.head.Epoch, s.head.Epoch

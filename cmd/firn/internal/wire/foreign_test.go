@@ -183,6 +183,78 @@ func TestRule23NoTableHoldsTheOthersUp(t *testing.T) {
 	require.NoError(t, stop())
 }
 
+// A table catches up while an epoch is being published that began before: the
+// head still calls it behind, and the slot must not pass where it is there. Kills
+// and others' commits forget that it has caught up.
+func TestRule23TheSlotWaitsForTheHead(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.o.CatchUpRows = 50
+	r.exec(`create table a (id int primary key, v text); create table b (id int primary key);
+		insert into a select i, 'v' from generate_series(1, 500) i`)
+	st, err := object.Open(t.Context(), r.o.Warehouse, r.o.Object)
+	require.NoError(t, err)
+	store := laketest.NewFaultStore(st)
+	log, err := catalog.OpenLog(t.Context(), store, catalog.LogOptions{Logger: r.o.Logger})
+	require.NoError(t, err)
+	engine := newElsewhere(t, r)
+	var first, second atomic.Bool
+	publishing, caughtUp := make(chan struct{}), make(chan struct{})
+	r.o.Fail = func(at string) {
+		if at != "before-publish" {
+			return
+		}
+		if first.CompareAndSwap(true, false) {
+			publishing <- struct{}{}
+			<-caughtUp
+		} else if second.CompareAndSwap(true, false) {
+			if err := engine.rewrite(context.WithoutCancel(t.Context()), "public.a"); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	e, err := wire.Connect(t.Context(), r.o, store, log)
+	require.NoError(t, err)
+	defer e.Close()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() { ended <- e.Lake.Run(ctx) }()
+	r.same(e, "public.a", "public.b")
+	goOn := make(chan struct{})
+	release := sync.OnceFunc(func() { close(goOn) })
+	defer release()
+	store.Inject(laketest.Fault{Op: laketest.OpGetRange, Key: r.folder(e, "a") + "/data/", Hook: func(ctx context.Context, _ laketest.Call) error {
+		select {
+		case <-goOn:
+		case <-ctx.Done():
+		}
+		return ctx.Err()
+	}})
+	require.NoError(t, engine.rewrite(t.Context(), "public.a"))
+	r.exec("update a set v = 'w' where id % 3 = 0; insert into b values (0)")
+	standing := func() string { return e.Lake.Status().Tables[0].State }
+	require.Eventually(t, func() bool { return standing() == lake.Behind }, 20*time.Second, 10*time.Millisecond)
+	r.eventuallySame(e, "public.b")
+	first.Store(true)
+	r.exec("insert into b values (1)")
+	<-publishing
+	release()
+	// As long as readers don't see it.
+	require.Eventually(t, func() bool { return standing() == lake.Loading }, 20*time.Second, 10*time.Millisecond)
+	second.Store(true)
+	close(caughtUp)
+	select {
+	case err := <-ended:
+		require.NoError(t, err)
+	case <-time.After(time.Second):
+	}
+	r.exec("update a set v = 'x' where id % 5 = 0; insert into b values (2)")
+	r.same(e, "public.a", "public.b")
+	cancel()
+	require.NoError(t, <-ended)
+}
+
 // needless are the objects of firn's own in tables' folders that neither the head
 // nor a kept epoch needs.
 func (r *rig) needless(e *wire.Engine) (out []string) {
