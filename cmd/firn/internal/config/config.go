@@ -66,12 +66,8 @@ type Config struct {
 	Spill Size `yaml:"spill"`
 	// FormatVersion is the Iceberg format version of new tables, 2 or 3.
 	FormatVersion FormatVersion `yaml:"format_version"`
-<<<<<<< HEAD
-	// Compaction rewrites small and worn data files of format v2 tables beside
-	// the stream; false leaves that to `firn compact`.
-=======
-	// Compaction rewrites small and worn data files beside the stream.
->>>>>>> 74ca184 (cmd/firn: what happens to a table while its files are rewritten)
+	// Compaction rewrites small and worn data files beside the stream; false
+	// leaves that to `firn compact`.
 	Compaction bool `yaml:"compaction"`
 	// Grace is how long a file stays that no kept epoch needs any more, for
 	// readers in the middle of a query; 0s: for ever.

@@ -311,7 +311,7 @@ func (r *rig) swept() {
 		require.NoError(r.t, found)
 		require.Zero(r.t, missing)
 		return needless == 0
-	}, 2*time.Minute, time.Second)
+	}, 4*time.Minute, time.Second) // firn's garbage collector has a say in it, every two minutes
 }
 
 // exportSnapshot makes a temporary slot beside firn's and exports its snapshot.
