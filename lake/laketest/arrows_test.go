@@ -21,21 +21,22 @@ import (
 // (cmd/firn/internal/demo to cmd/firn). Imports point inward: a leaf knows
 // nothing of those who use it, and only cmd/firn wires things together.
 var arrows = map[string][]string{
-	"wal":           {},
-	"wal/slot":      {"wal"},
-	"wal/spool":     {"wal"},
-	"wal/localpg":   {},
-	"lake":          {"wal", "wal/spool", "lake/column", "lake/index"},
-	"lake/column":   {"wal"},
-	"lake/index":    {},
-	"lake/snapshot": {"lake", "lake/column", "wal"},
-	"lake/object":   {},
-	"lake/audit":    {"lake", "lake/column", "lake/object", "lake/snapshot", "wal", "wal/slot", "catalog"},
-	"compaction":    {"lake", "wal"},
-	"catalog":       {"wal"},
-	"cmd/firn":      {"…"},
-	"lake/laketest": {"…"},
-	"bench":         {"…"},
+	"wal":            {},
+	"wal/slot":       {"wal"},
+	"wal/spool":      {"wal"},
+	"wal/localpg":    {},
+	"lake":           {"wal", "wal/spool", "lake/column", "lake/index", "lake/partition"},
+	"lake/column":    {"wal"},
+	"lake/index":     {},
+	"lake/partition": {},
+	"lake/snapshot":  {"lake", "lake/column", "lake/partition", "wal"},
+	"lake/object":    {},
+	"lake/audit":     {"lake", "lake/column", "lake/object", "lake/snapshot", "wal", "wal/slot", "catalog"},
+	"compaction":     {"lake", "wal"},
+	"catalog":        {"wal"},
+	"cmd/firn":       {"…"},
+	"lake/laketest":  {"…"},
+	"bench":          {"…"},
 }
 
 // forTests are packages that the program itself must not contain.
