@@ -11,6 +11,7 @@ import (
 	"github.com/apache/iceberg-go/table"
 
 	"firn/lake/column"
+	"firn/lake/partition"
 	"firn/wal"
 )
 
@@ -33,9 +34,19 @@ type batch struct {
 	dead   []uint64 // bit per row that died before the flush; nil: none
 	fixups []fixup  // by row
 
-	file  *dataFile // nil until flushed
-	start uint32    // position in file of the first live row
-	rank  []uint32  // live rows before each word of dead; nil if dead is
+	rank   []uint32 // live rows before each word of dead; nil if dead is, or order is not
+	shares []share  // nil until flushed
+	// order, of a partitioned table, is where each live row is among the live
+	// ones, sorted by share.
+	order []uint16
+}
+
+// share is the rows of a batch that went to one file.
+type share struct {
+	file    *dataFile
+	start   uint32 // position in file of the first of them
+	first   uint32 // of them, in the batch's order
+	missing []fixup
 }
 
 // fixup is a cell whose value Postgres did not send because it had not changed
@@ -69,7 +80,7 @@ func (b *batch) isDead(row uint32) bool {
 // flushed fixes the rows' places: the live ones in order, from start on. It
 // returns their number.
 func (b *batch) flushed(f *dataFile, start uint32) uint32 {
-	b.file, b.start = f, start
+	b.shares = []share{{file: f, start: start}}
 	if b.dead == nil {
 		return uint32(b.rows)
 	}
@@ -83,13 +94,44 @@ func (b *batch) flushed(f *dataFile, start uint32) uint32 {
 	return live + uint32(max(0, b.rows-64*len(b.dead)))
 }
 
-// missing returns the fixups of rows that were alive at the flush, in stream
-// order; their rows are counted among those.
-func (b *batch) missing() []fixup {
+// scatter fixes the rows' order by partition. Their shares have no file yet.
+func (b *batch) scatter(parts []partition.Part) {
+	b.order = make([]uint16, b.rows)
+	b.shares = make([]share, len(parts))
+	next := 0
+	for i := range parts {
+		b.shares[i].first = uint32(next)
+		for _, row := range parts[i].Rows {
+			b.order[row] = uint16(next)
+			next++
+		}
+	}
+	for _, f := range b.fixups {
+		if b.isDead(uint32(f.row)) {
+			continue
+		}
+		n := uint32(b.order[f.row])
+		s := b.share(n)
+		f.row = int(n - s.first)
+		s.missing = append(s.missing, f)
+	}
+}
+
+// share is that of the n-th live row in order.
+func (b *batch) share(n uint32) *share {
+	return &b.shares[sort.Search(len(b.shares), func(i int) bool { return b.shares[i].first > n })-1]
+}
+
+// missing returns the fixups of a share's rows that were alive at the flush, in
+// stream order; their rows are counted among those.
+func (b *batch) missing(share int) []fixup {
+	if b.order != nil {
+		return b.shares[share].missing
+	}
 	var out []fixup
 	for _, f := range b.fixups {
 		if !b.isDead(uint32(f.row)) {
-			f.row = int(b.position(uint32(f.row)) - b.start)
+			f.row = int(b.position(uint32(f.row)))
 			out = append(out, f)
 		}
 	}
@@ -107,17 +149,27 @@ func (b *batch) fixup(row, col int) (fixup, bool) {
 	return fixup{}, false
 }
 
-// position is the place in the file of a row that was alive at the flush.
+// place is the file and the position there of a row that was alive at the flush.
+func (b *batch) place(row uint32) (*dataFile, uint32) {
+	if b.order == nil {
+		return b.shares[0].file, b.shares[0].start + b.position(row)
+	}
+	n := uint32(b.order[row])
+	s := b.share(n)
+	return s.file, s.start + n - s.first
+}
+
+// position counts the rows before one that were alive at the flush too.
 func (b *batch) position(row uint32) uint32 {
 	if b.dead == nil {
-		return b.start + row
+		return row
 	}
 	w := int(row / 64)
 	if w >= len(b.dead) {
-		return b.start + b.rank[len(b.dead)] + row - uint32(64*len(b.dead))
+		return b.rank[len(b.dead)] + row - uint32(64*len(b.dead))
 	}
 	before := ^b.dead[w] & (1<<(row%64) - 1)
-	return b.start + b.rank[w] + uint32(bits.OnesCount64(before))
+	return b.rank[w] + uint32(bits.OnesCount64(before))
 }
 
 // rowBuilder turns tuples into Arrow columns. It is the owner's.

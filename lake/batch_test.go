@@ -31,7 +31,7 @@ func TestBatchPositions(t *testing.T) {
 			if dead[row] {
 				continue
 			}
-			if got := b.position(row); got != next {
+			if got := b.position(row) + start; got != next {
 				t.Fatalf("row %d is at %d, want %d", row, got, next)
 			}
 			next++

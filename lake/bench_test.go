@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"firn/lake/index"
+	"firn/lake/partition"
 	"firn/wal"
 )
 
@@ -69,7 +70,7 @@ type nowhere struct {
 	files atomic.Int64
 }
 
-func (n *nowhere) NewFile(*iceberg.Schema) (FileWriter, error) {
+func (n *nowhere) NewFile(*iceberg.Schema, *partition.Place) (FileWriter, error) {
 	return &lost{path: strconv.FormatInt(n.files.Add(1), 10)}, nil
 }
 
@@ -140,7 +141,7 @@ func BenchmarkCopy(b *testing.B) {
 			}
 		}
 		require.NoError(b, c.flush(b.Context()))
-		c.file.enc.finish()
+		c.fan.endAll()
 		return nil
 	}))
 	end()
@@ -149,8 +150,11 @@ func BenchmarkCopy(b *testing.B) {
 func benchCopier(tb testing.TB, s *session, t *Table, put func(index.Key, index.Loc) error) *copier {
 	rows, err := newRowBuilder(s.room.mem, t.layout)
 	require.NoError(tb, err)
-	return &copier{session: s, table: t, progress: &progress{}, key: newRowKey(t.layout), put: put,
-		mu: &sync.Mutex{}, added: new([]*dataFile), rows: rows}
+	c := &copier{session: s, table: t, progress: &progress{}, key: newRowKey(t.layout), put: put,
+		mu: &sync.Mutex{}, added: new([]*dataFile), rows: rows, open: &batch{}}
+	c.fan, err = newFan(t.store, t.layout, c.begin)
+	require.NoError(tb, err)
+	return c
 }
 
 // BenchmarkInsert and BenchmarkUpdate are a row of the stream, with an epoch
@@ -232,6 +236,6 @@ func TestRowsDoNotAllocate(t *testing.T) {
 		}
 	}), 0.01, "copy")
 	require.NoError(t, copier.flush(t.Context()))
-	copier.file.enc.finish()
+	copier.fan.endAll()
 	end()
 }

@@ -23,6 +23,8 @@ type LiveFile struct {
 	Young bool // it landed a short while ago
 	// Unsorted: a rewrite would put its rows in the table's sort order.
 	Unsorted bool
+	// Partition is the same for files that may be rewritten into one.
+	Partition string
 }
 
 const (
@@ -75,7 +77,7 @@ func (t *Table) rewritable(now time.Time) (files []LiveFile, all bool) {
 			all = false
 			continue
 		}
-		l := LiveFile{Path: f.Path, Bytes: f.Bytes, Rows: f.Rows, Young: now.Sub(d.born) < youngFor, Unsorted: f.Unsorted}
+		l := LiveFile{Path: f.Path, Bytes: f.Bytes, Rows: f.Rows, Partition: f.Partition, Young: now.Sub(d.born) < youngFor, Unsorted: f.Unsorted}
 		if d.dead != nil {
 			l.Dead = int64(d.dead.GetCardinality())
 		}

@@ -10,6 +10,7 @@ import (
 
 	"firn/lake/column"
 	"firn/lake/index"
+	"firn/lake/partition"
 	"firn/wal"
 )
 
@@ -82,9 +83,9 @@ type copier struct {
 	added *[]*dataFile
 
 	rows *rowBuilder
-	open batch
+	fan  *fan
+	open *batch
 	keys []index.Key
-	file *dataFile
 }
 
 func (c *copier) run(ctx context.Context, snap Snapshot, t *wal.Table, part Part, text []bool) error {
@@ -93,11 +94,11 @@ func (c *copier) run(ctx context.Context, snap Snapshot, t *wal.Table, part Part
 		return err
 	}
 	defer c.rows.release()
-	defer func() {
-		if c.file != nil {
-			c.file.enc.finish()
-		}
-	}()
+	c.open = &batch{}
+	if c.fan, err = newFan(c.table.store, c.table.layout, c.begin); err != nil {
+		return err
+	}
+	defer c.fan.endAll()
 	if err := snap.Copy(ctx, t, part, text, func(row [][]byte) error { return c.take(ctx, row) }); err != nil {
 		return err
 	}
@@ -153,29 +154,15 @@ func (c *copier) flush(ctx context.Context) error {
 	if c.open.rows == 0 {
 		return nil
 	}
-	if c.file != nil && c.file.enc.out.Bytes() >= fileBytesMax {
-		c.file.enc.finish()
-		c.file = nil
-	}
-	if c.file == nil {
-		enc, err := newEncoder(c.table.store, c.table.layout, c.session.room)
-		if err != nil {
-			return err
-		}
-		c.mu.Lock()
-		c.file = &dataFile{no: c.table.nextFile(), path: enc.out.Path(), enc: enc}
-		c.table.files[c.file.no] = c.file
-		*c.added = append(*c.added, c.file)
-		c.mu.Unlock()
-		c.table.spawn(enc.run)
-	}
 	b := c.open
-	start := c.file.rows
-	c.file.rows += b.flushed(c.file, start)
+	if err := c.fan.put(ctx, c.rows.take(), b); err != nil {
+		return err
+	}
 	if len(c.keys) > 0 {
 		c.mu.Lock()
 		for i, k := range c.keys {
-			if err := c.put(k, index.Loc{File: c.file.no, Pos: start + uint32(i)}); err != nil {
+			f, pos := b.place(uint32(i))
+			if err := c.put(k, index.Loc{File: f.no, Pos: pos}); err != nil {
 				c.mu.Unlock()
 				return fmt.Errorf("index row %d: %w", i, err)
 			}
@@ -186,8 +173,23 @@ func (c *copier) flush(ctx context.Context) error {
 	c.progress.bytes.Add(int64(b.bytes))
 	c.session.counters.RowsLoaded.Add(int64(b.rows))
 	c.session.counters.BytesLoaded.Add(int64(b.bytes))
-	c.open, c.keys = batch{}, c.keys[:0]
-	return c.file.enc.send(ctx, c.rows.take(), &b)
+	c.open, c.keys = &batch{}, c.keys[:0]
+	return nil
+}
+
+// begin opens a data file and its encoder.
+func (c *copier) begin(of *partition.Place) (*dataFile, error) {
+	enc, err := newEncoder(c.table.store, c.table.layout, of, c.session.room)
+	if err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	f := &dataFile{no: c.table.nextFile(), path: enc.out.Path(), enc: enc}
+	c.table.files[f.no] = f
+	*c.added = append(*c.added, f)
+	c.mu.Unlock()
+	c.table.spawn(enc.run)
+	return f, nil
 }
 
 // value prints one value of a COPY row as Postgres would.

@@ -12,6 +12,8 @@ import (
 	"github.com/apache/arrow-go/v18/arrow/compute"
 	"github.com/apache/arrow-go/v18/arrow/memory"
 	"golang.org/x/sync/semaphore"
+
+	"firn/lake/partition"
 )
 
 const (
@@ -34,6 +36,10 @@ type dataFile struct {
 
 	rewriting bool // it is being rewritten
 	partial   bool // it came of a rewrite, and the index has not yet found all its rows there
+
+	part string // its partition, while it is one of a fan's
+	turn uint64 // when rows last went to it
+	held int    // wire bytes that went to it, up to fanFileBytes
 
 	enc  *encoder // nil once the file is part of a snapshot, or a load has made it
 	load *encoder // the load's; it tells when the file can be read
@@ -70,12 +76,14 @@ type encoder struct {
 type encodeJob struct {
 	rec    arrow.RecordBatch // released by the encoder
 	batch  *batch            // dead, fixups: read only
+	rows   []int32           // which of rec's; nil: those that are not dead
+	share  int               // of batch
 	weight int64             // of encoding.bytes, given back after the write
 }
 
 // newEncoder opens a file; the caller runs run in a goroutine of its group.
-func newEncoder(store TableStore, layout *Layout, room *encoding) (*encoder, error) {
-	out, err := store.NewFile(layout.Schema())
+func newEncoder(store TableStore, layout *Layout, of *partition.Place, room *encoding) (*encoder, error) {
+	out, err := store.NewFile(layout.Schema(), of)
 	if err != nil {
 		return nil, err
 	}
@@ -83,19 +91,18 @@ func newEncoder(store TableStore, layout *Layout, room *encoding) (*encoder, err
 		jobs: make(chan encodeJob, 2), done: make(chan struct{})}, nil
 }
 
-// send hands over a batch, waiting for room.
-func (e *encoder) send(ctx context.Context, rec arrow.RecordBatch, b *batch) error {
-	weight := min(int64(b.bytes)+1, encodingBytesMax)
-	if err := e.room.bytes.Acquire(ctx, weight); err != nil {
-		rec.Release()
+// send hands over a batch, or some of its rows, waiting for room.
+func (e *encoder) send(ctx context.Context, job encodeJob) error {
+	if err := e.room.bytes.Acquire(ctx, job.weight); err != nil {
+		job.rec.Release()
 		return err
 	}
 	select {
-	case e.jobs <- encodeJob{rec: rec, batch: b, weight: weight}:
+	case e.jobs <- job:
 		return nil
 	case <-ctx.Done():
-		rec.Release()
-		e.room.bytes.Release(weight)
+		job.rec.Release()
+		e.room.bytes.Release(job.weight)
 		return ctx.Err()
 	}
 }
@@ -175,9 +182,9 @@ func (e *encoder) take(ctx context.Context, job encodeJob) (ended bool, err erro
 	defer e.room.bytes.Release(job.weight)
 	rec := job.rec
 	defer func() { rec.Release() }()
-	if job.batch.dead != nil {
+	if job.rows != nil || job.batch.dead != nil {
 		err := e.turn(ctx, func() error {
-			live, err := dropDead(ctx, rec, job.batch, e.room.mem)
+			live, err := job.live(ctx, e.room.mem)
 			if err != nil {
 				return err
 			}
@@ -189,7 +196,7 @@ func (e *encoder) take(ctx context.Context, job encodeJob) (ended bool, err erro
 			return false, err
 		}
 	}
-	if missing := job.batch.missing(); len(missing) > 0 {
+	if missing := job.batch.missing(job.share); len(missing) > 0 {
 		return e.writeResolved(ctx, rec, missing)
 	}
 	return e.write(ctx, rec, true)
@@ -214,6 +221,14 @@ func (e *encoder) write(ctx context.Context, rec arrow.RecordBatch, last bool) (
 func (e *encoder) close(ctx context.Context) (err error) {
 	e.file, err = e.out.Close(ctx)
 	return err
+}
+
+// live returns the rows to be written.
+func (j *encodeJob) live(ctx context.Context, mem memory.Allocator) (arrow.RecordBatch, error) {
+	if j.rows != nil {
+		return takeRows(ctx, j.rec, j.rows, mem)
+	}
+	return dropDead(ctx, j.rec, j.batch, mem)
 }
 
 // dropDead returns rec without the rows that died in their batch.

@@ -11,6 +11,8 @@ import (
 	"github.com/apache/iceberg-go"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/semaphore"
+
+	"firn/lake/partition"
 )
 
 // counted is a store of files that counts those begun and not yet ended.
@@ -20,7 +22,7 @@ type counted struct {
 	open, most int
 }
 
-func (c *counted) NewFile(*iceberg.Schema) (FileWriter, error) {
+func (c *counted) NewFile(*iceberg.Schema, *partition.Place) (FileWriter, error) {
 	return &countedFile{FileWriter: &lost{}, of: c}, nil
 }
 
@@ -60,7 +62,7 @@ func TestEncodersOpen(t *testing.T) {
 	var all []*encoder
 	var done sync.WaitGroup
 	for range 100 {
-		e, err := newEncoder(store, layout, room)
+		e, err := newEncoder(store, layout, nil, room)
 		require.NoError(t, err)
 		rows, err := newRowBuilder(room.mem, layout)
 		require.NoError(t, err)
@@ -68,7 +70,7 @@ func TestEncodersOpen(t *testing.T) {
 		_, err = rows.append(newBenchRow().stream(1), nil)
 		require.NoError(t, err)
 		done.Go(func() { _ = e.run(t.Context()) }) // wait returns its error
-		require.NoError(t, e.send(t.Context(), rows.take(), &batch{rows: 1, bytes: 100}))
+		require.NoError(t, e.send(t.Context(), encodeJob{rec: rows.take(), batch: &batch{rows: 1, bytes: 100}, weight: 100}))
 		e.finish()
 		all = append(all, e)
 	}

@@ -68,6 +68,7 @@ func Evolve(old *Layout, rel *wal.Relation, now *wal.Table) (Evolution, error) {
 	if !slices.Equal(next.Key, old.Key) || (next.Identity == 'f') != (old.Identity == 'f') && len(next.Key) == 0 {
 		return Evolution{Layout: old, Resync: "its replica identity changed"}, nil
 	}
+	next.inherit(old) // a partition field ends with its column
 	if err := next.init(); err != nil {
 		return Evolution{Layout: old, Resync: err.Error()}, nil
 	}

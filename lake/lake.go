@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"firn/lake/partition"
 	"firn/wal"
 	"firn/wal/spool"
 )
@@ -47,6 +48,10 @@ type Options struct {
 	CatchUpRows int64 // 500,000
 	// LoadWorkers is the number of COPYs at the same time.
 	LoadWorkers int // 2
+
+	// PartitionBy, if not nil, says what a table is to be partitioned by. A table
+	// that is otherwise takes new rows by it from the next session on.
+	PartitionBy func(Ident) partition.By
 
 	// Plan, if not nil, says what to rewrite of a table, the most urgent first.
 	// It does no I/O: the owner calls it.

@@ -8,6 +8,7 @@ import (
 	"github.com/apache/iceberg-go"
 
 	"firn/lake/column"
+	"firn/lake/partition"
 	"firn/wal"
 )
 
@@ -40,6 +41,9 @@ type Layout struct {
 	TruncatedBy []uint32 `json:"truncated_by,omitempty"` // the last transactions that the stream showed to truncate it
 	LastField   int      `json:"last_field"`             // highest field id ever given
 	Columns     []Column `json:"columns"`
+
+	PartitionBy string            `json:"partition_by,omitempty"` // the user's words that Partition was made of
+	Partition   []partition.Field `json:"partition,omitempty"`
 
 	schema *iceberg.Schema
 	key    []int // indexes into Columns

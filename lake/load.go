@@ -161,13 +161,16 @@ var errGone = errors.New("the table is gone")
 // prepareLoad opens the table's files or makes it, and lays it out.
 func (s *session) prepareLoad(ctx context.Context, o loadOrder, t *wal.Table) (TableStore, *Layout, error) {
 	if o.store != nil {
-		layout, err := NewLayout(t, o.layout, 0)
+		layout, err := s.anew(o.ident, t, o.layout)
 		return o.store, layout, err
 	}
 	if o.metadata == "" {
 		layout, err := NewLayout(t, nil, 0)
 		if err != nil {
 			return nil, nil, err
+		}
+		if layout, err = layout.partitioned(s.partitionBy(o.ident)); err != nil {
+			return nil, nil, &unpartitionable{err}
 		}
 		store, err := s.o.Tables.Create(ctx, o.ident, layout)
 		return store, layout, err
@@ -180,9 +183,29 @@ func (s *session) prepareLoad(ctx context.Context, o loadOrder, t *wal.Table) (T
 	if err != nil {
 		return nil, nil, err
 	}
-	layout, err := NewLayout(t, old, 0)
+	layout, err := s.anew(o.ident, t, old)
 	return store, layout, err
 }
+
+// anew lays out a table for a load that replaces the rows it has.
+func (s *session) anew(id Ident, t *wal.Table, old *Layout) (*Layout, error) {
+	l, err := NewLayout(t, old, 0)
+	if err != nil {
+		return nil, err
+	}
+	if old == nil {
+		old = &Layout{}
+	}
+	if !l.inherit(old) {
+		l.PartitionBy = "" // what is missing may be there under another field
+	}
+	return s.repartition(id, l), nil
+}
+
+// unpartitionable is why a new table can't be partitioned as the user says.
+type unpartitionable struct{ error }
+
+func (e *unpartitionable) Unwrap() error { return e.error }
 
 // loadDone takes a loader's result.
 func (s *session) loadDone(r loadResult) error {
@@ -235,12 +258,19 @@ func (s *session) loadDone(r loadResult) error {
 
 func (s *session) loadFailed(m *member, err error) error {
 	var row *RowError
+	var not *unpartitionable
 	switch {
 	case s.ctx.Err() != nil:
 		return s.ctx.Err()
 	case errors.Is(err, errGone):
 		s.dropSpool(m)
 		m.state, m.reason = Skipped, "it was dropped in Postgres, or lost its replica identity, before it was loaded"
+		return nil
+	case errors.As(err, &not):
+		s.dropSpool(m)
+		m.refused = true
+		m.state, m.reason = Skipped, not.Error()+"; change partition_by in firn.yaml and start firn again"
+		s.log.Error("table is skipped", "table", m.ident.String(), "cause", m.reason)
 		return nil
 	case errors.As(err, &row) && errors.Is(err, column.ErrUnrepresentable):
 		s.quarantine(m, row.Error())

@@ -47,6 +47,7 @@ type member struct {
 	reshaped     *sighting
 	missedAt     wal.LSN // WAL end when a look no longer found it
 	dropped      bool
+	refused      bool      // it can't be partitioned as the user says
 	progress     *progress // of the load under way, or the last
 	retryAt      time.Time // when a failed load may be tried again
 	rewriteAt    time.Time // when a rewrite may be tried again after one failed

@@ -8,6 +8,7 @@ import (
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/iceberg-go"
 
+	"firn/lake/partition"
 	"firn/wal"
 )
 
@@ -36,6 +37,8 @@ type File struct {
 	Path  string // URI; unique for ever
 	Rows  int64  // as written, dead ones included
 	Bytes int64
+	// Partition tells the partitions of all specs apart.
+	Partition string
 	// Dead holds the positions that the snapshot's delete files or deletion
 	// vectors mark. It belongs to the TableStore, which changes it in Adopt
 	// only; nil means none.
@@ -74,6 +77,9 @@ type Change struct {
 	Stamp
 	// Schema is the new current schema (field ids assigned), nil if unchanged.
 	Schema *iceberg.Schema
+	// Partition, with Schema, is what the table is partitioned by from here on;
+	// files keep the spec that they were written by.
+	Partition []partition.Field
 	// Properties are table properties to set; an empty value removes the key.
 	Properties map[string]string
 	// Truncate drops every data and delete file of the base snapshot.
@@ -149,8 +155,11 @@ type TableStore interface {
 	// WriteHint tells readers by path which metadata is current. It may be
 	// called from any goroutine; what is current then is what it writes.
 	WriteHint(ctx context.Context) error
-	// NewFile starts a data file of the given schema (with field ids).
-	NewFile(schema *iceberg.Schema) (FileWriter, error)
+	// Spec is the spec that these fields have, or will have once a Change says so.
+	Spec(fields []partition.Field) (iceberg.PartitionSpec, error)
+	// NewFile starts a data file of the given schema (with field ids) in a
+	// partition; nil: in that of an unpartitioned table.
+	NewFile(schema *iceberg.Schema, of *partition.Place) (FileWriter, error)
 	// Read calls fn with the rows of a data file as record batches of the
 	// given fields, dead rows included, with the position of the batch's first
 	// row. positions, if not nil, lists the wanted rows ascending: then only

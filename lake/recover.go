@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"path/filepath"
+	"time"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"golang.org/x/sync/errgroup"
@@ -52,7 +53,17 @@ func (s *session) openTables(ctx context.Context) error {
 		return err
 	}
 	for _, m := range s.sorted() {
-		if m.table == nil || !m.late && m.state == Streaming {
+		if m.table == nil {
+			continue
+		}
+		if l := s.repartition(m.ident, m.table.layout); l != m.table.layout {
+			if err := m.table.evolve(ctx, l); err != nil {
+				return err
+			}
+			m.table.epoch.kind = "schema"
+			s.dirtyAt = time.Now()
+		}
+		if !m.late && m.state == Streaming {
 			continue
 		}
 		s.startSpool(m)

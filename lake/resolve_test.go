@@ -140,7 +140,7 @@ func TestUnchangedValues(t *testing.T) {
 			out := &written{}
 			e := &encoder{store: &olderRows{size: test.size}, layout: layout, out: out, jobs: make(chan encodeJob, 1), done: make(chan struct{}),
 				room: &encoding{bytes: semaphore.NewWeighted(encodingBytesMax), cpus: semaphore.NewWeighted(1), resolving: semaphore.NewWeighted(1), mem: memory.DefaultAllocator}}
-			require.NoError(t, e.send(t.Context(), rows.take(), b))
+			require.NoError(t, e.send(t.Context(), encodeJob{rec: rows.take(), batch: b, weight: int64(b.bytes) + 1}))
 			e.finish()
 			require.NoError(t, e.run(t.Context()))
 			require.Equal(t, len(want), len(out.cells))

@@ -8,11 +8,11 @@ import (
 	"github.com/RoaringBitmap/roaring/v2"
 
 	"firn/lake/index"
+	"firn/lake/partition"
 )
 
-// flush gives the open batch's live rows their places in the current data file
-// and hands the batch to that file's encoder. It waits while the encoders are
-// full.
+// flush gives the open batch's live rows their places in the data files that are
+// being written, and hands them to the encoders. It waits while these are full.
 func (t *Table) flush(ctx context.Context) error {
 	b := t.open
 	if b == nil {
@@ -20,35 +20,25 @@ func (t *Table) flush(ctx context.Context) error {
 	}
 	t.open = nil
 	t.room.pending -= b.bytes
-	rec := t.rows.take()
-	e := t.touch()
-	if f := e.current; f != nil && f.enc.out.Bytes() >= fileBytesMax {
-		t.roll()
+	t.touch()
+	if err := t.fan.put(ctx, t.rows.take(), b); err != nil {
+		return fmt.Errorf("write rows of %s: %w", t.Ident, err)
 	}
-	if e.current == nil {
-		if err := t.beginFile(); err != nil {
-			rec.Release()
-			return err
-		}
-	}
-	f := e.current
-	f.rows += b.flushed(f, f.rows)
-	return f.enc.send(ctx, rec, b)
+	return nil
 }
 
-// beginFile opens the next data file and its encoder.
-func (t *Table) beginFile() error {
-	enc, err := newEncoder(t.store, t.layout, t.room)
+// beginFile opens a data file and its encoder.
+func (t *Table) beginFile(of *partition.Place) (*dataFile, error) {
+	enc, err := newEncoder(t.store, t.layout, of, t.room)
 	if err != nil {
-		return fmt.Errorf("begin data file of %s: %w", t.Ident, err)
+		return nil, fmt.Errorf("begin data file: %w", err)
 	}
 	f := &dataFile{no: t.nextFile(), path: enc.out.Path(), enc: enc}
 	t.files[f.no] = f
 	e := t.touch()
-	e.current = f
 	e.added = append(e.added, f)
 	t.spawn(enc.run)
-	return nil
+	return f, nil
 }
 
 // nextFile numbers a file; an append table has no index, and needs no more
@@ -61,13 +51,12 @@ func (t *Table) nextFile() uint32 {
 	return t.lastFile
 }
 
-// roll ends the current data file: no batch follows, its upload begins.
+// roll ends the data files that are being written: no batch follows, their
+// uploads begin.
 func (t *Table) roll() {
-	if t.epoch == nil || t.epoch.current == nil {
-		return
+	if t.fan != nil {
+		t.fan.endAll()
 	}
-	t.epoch.current.enc.finish()
-	t.epoch.current = nil
 }
 
 // sealed is one table's part of a sealed epoch. It is the committing
@@ -124,7 +113,7 @@ func (s *sealed) build(ctx context.Context, stamp Stamp) error {
 	c := &Change{Stamp: stamp, Truncate: s.epoch.truncated, Dead: make(map[string]*roaring.Bitmap, len(s.dead))}
 	c.Kind = s.epoch.kind
 	if s.layout != nil {
-		c.Schema = s.layout.Schema()
+		c.Schema, c.Partition = s.layout.Schema(), s.layout.Partition
 		c.Properties = map[string]string{layoutProperty: s.layout.encode()}
 	}
 	c.Rewrites = s.epoch.rewrites

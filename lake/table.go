@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/RoaringBitmap/roaring/v2"
+	"github.com/apache/arrow-go/v18/arrow"
 
 	"firn/lake/index"
 	"firn/wal"
@@ -43,6 +44,7 @@ type Table struct {
 	held      []chan struct{}   // who waits for it to be merged
 
 	rows    *rowBuilder
+	fan     *fan
 	open    *batch
 	batches map[uint32]*batch // of the open and the committing epoch
 	nextID  uint32
@@ -59,7 +61,6 @@ type Table struct {
 // tableEpoch is what the open epoch has done to a table.
 type tableEpoch struct {
 	added     []*dataFile // files begun in this epoch, in order
-	current   *dataFile   // the one being written; nil: none
 	dead      map[*dataFile]*roaring.Bitmap
 	truncated bool
 	layout    bool // the schema or the layout property changed
@@ -92,8 +93,13 @@ func (t *Table) use(ctx context.Context, l *Layout) error {
 	if err != nil {
 		return fmt.Errorf("columns of %s: %w", t.Ident, err)
 	}
+	f, err := newFan(t.store, l, t.beginFile)
+	if err != nil {
+		r.release()
+		return fmt.Errorf("partitions of %s: %w", t.Ident, err)
+	}
 	t.release()
-	t.rows, t.layout = r, l
+	t.rows, t.layout, t.fan = r, l, f
 	t.key = newRowKey(l)
 	_, t.whole = l.indexed()
 	return nil
@@ -317,16 +323,14 @@ func (t *Table) resolve(loc index.Loc) (*dataFile, uint32, *batch) {
 	if b == nil {
 		return nil, 0, nil
 	}
-	if b.file == nil {
-		if b != t.open {
-			return nil, 0, nil // truncated away
-		}
+	if b == t.open {
 		return nil, 0, b
 	}
-	if b.isDead(loc.Pos) {
-		return nil, 0, nil
+	if b.shares == nil || b.isDead(loc.Pos) {
+		return nil, 0, nil // truncated away, or dead when it was flushed
 	}
-	return b.file, b.position(loc.Pos), nil
+	f, pos := b.place(loc.Pos)
+	return f, pos, nil
 }
 
 // kill marks a live row dead.
@@ -388,8 +392,8 @@ func (t *Table) settle(ctx context.Context, row wal.Tuple, was index.Loc) error 
 		}
 		f, _, _ = t.resolve(was)
 	}
-	if f != nil && t.epoch != nil && f == t.epoch.current {
-		t.roll()
+	if f != nil && t.fan.isOpen(f) {
+		t.fan.end(f)
 	}
 	return nil
 }
@@ -409,7 +413,7 @@ func (t *Table) place(ctx context.Context, row wal.Tuple, was index.Loc, op stri
 		if op == "INSERT" {
 			return fmt.Errorf("the INSERT has no value")
 		}
-		return t.unchanged(b, n, col, was)
+		return t.unchanged(ctx, b, n, col, was)
 	})
 	if err != nil {
 		return &RowError{Table: t.Ident, Op: op, Key: t.showKey(row), Err: err}
@@ -439,7 +443,7 @@ func (t *Table) place(ctx context.Context, row wal.Tuple, was index.Loc, op stri
 }
 
 // unchanged appends the value that column col had at was, or a NULL and a fixup.
-func (t *Table) unchanged(b *batch, row, col int, was index.Loc) error {
+func (t *Table) unchanged(ctx context.Context, b *batch, row, col int, was index.Loc) error {
 	f, pos, src := t.resolve(was)
 	if src != nil {
 		if x, ok := src.fixup(int(was.Pos), col); ok {
@@ -454,8 +458,37 @@ func (t *Table) unchanged(b *batch, row, col int, was index.Loc) error {
 	if f == nil {
 		return fmt.Errorf("the unchanged value is nowhere")
 	}
+	x := fixup{row: row, col: col, file: f, pos: pos, enc: cmp.Or(f.enc, f.load)}
+	if t.fan.partitions(col) {
+		return t.fetch(ctx, x)
+	}
 	t.rows.cells[col].Null()
-	b.fixups = append(b.fixups, fixup{row: row, col: col, file: f, pos: pos, enc: cmp.Or(f.enc, f.load)})
+	b.fixups = append(b.fixups, x)
+	return nil
+}
+
+// fetch appends the value of a column that partitions are made of: it is needed
+// now. Only values of kilobytes come so.
+func (t *Table) fetch(ctx context.Context, x fixup) error {
+	if x.enc != nil {
+		if err := x.enc.readable(ctx); err != nil {
+			return fmt.Errorf("wait for %s: %w", x.file.path, err)
+		}
+	}
+	found := false
+	err := t.store.Read(ctx, x.file.path, t.layout.fields([]int{x.col}), []uint32{x.pos}, func(_ int64, rec arrow.RecordBatch) error {
+		if rec.NumRows() == 0 || found {
+			return nil
+		}
+		found = true
+		return t.rows.cells[x.col].From(rec.Column(0), 0)
+	})
+	if err == nil && !found {
+		err = fmt.Errorf("position %d is missing", x.pos)
+	}
+	if err != nil {
+		return fmt.Errorf("read the unchanged value from %s: %w", x.file.path, err)
+	}
 	return nil
 }
 

@@ -123,7 +123,7 @@ func (s *session) look(m *member, t *wal.Table, r *pollResult) bool {
 	was := m.desc
 	m.desc, m.missedAt = t, 0
 	switch {
-	case m.state == Skipped && t.Usable && !m.dropped:
+	case m.state == Skipped && t.Usable && !m.dropped && !m.refused:
 		s.log.Info("table can be mirrored now", "table", m.ident.String())
 		m.state, m.reason = Loading, ""
 		if m.metadata != "" || m.store != nil {

@@ -20,6 +20,7 @@ import (
 	"firn/cmd/firn/internal/wire"
 	"firn/compaction"
 	"firn/lake"
+	"firn/lake/partition"
 	"firn/lake/snapshot"
 	"firn/wal"
 	"firn/wal/slot"
@@ -93,6 +94,7 @@ func openMirror(ctx context.Context, c *config.Config, logger *slog.Logger) (_ *
 		FormatVersion: func(id lake.Ident) int { return int(c.Settings(id.Namespace, id.Name).FormatVersion) },
 		SortBy:        func(id lake.Ident) snapshot.SortBy { return c.Settings(id.Namespace, id.Name).SortBy },
 		BloomFilters:  func(id lake.Ident) snapshot.BloomFilters { return c.Settings(id.Namespace, id.Name).BloomFilters },
+		PartitionBy:   func(id lake.Ident) partition.By { return partition.By(c.Settings(id.Namespace, id.Name).PartitionBy) },
 		Append:        func(t wal.TableName) bool { return c.Settings(t.Schema, t.Name).Mode == config.Append },
 		Compaction:    compact,
 		Grace:         time.Duration(c.Grace),

@@ -10,9 +10,11 @@ import (
 	"strings"
 
 	"github.com/apache/iceberg-go"
+	"github.com/apache/iceberg-go/table"
 	"github.com/zeebo/xxh3"
 	"golang.org/x/sync/errgroup"
 
+	"firn/lake"
 	columns "firn/lake/column"
 	"firn/wal"
 	"firn/wal/slot"
@@ -47,7 +49,11 @@ func (v *verifier) compareRows(ctx context.Context, m *moment, p pair, r *TableR
 	if err != nil {
 		return err
 	}
-	common, schema, err := compareSchemas(p.postgres, lake.Schema())
+	sc, err := mirrored(lake)
+	if err != nil {
+		return err
+	}
+	common, schema, err := compareSchemas(p.postgres, sc)
 	if err != nil {
 		return err
 	}
@@ -79,6 +85,19 @@ func (v *verifier) compareRows(ctx context.Context, m *moment, p pair, r *TableR
 	r.Result = Different
 	r.Rows, err = s.rows(ctx, v.buckets, v.KeysMax)
 	return err
+}
+
+// mirrored is a table's schema without the columns that are there only because
+// its files were once partitioned by them.
+func mirrored(t *table.Table) (*iceberg.Schema, error) {
+	l, err := lake.LayoutOf(t.Properties())
+	if err != nil || l == nil {
+		return t.Schema(), err
+	}
+	return iceberg.NewSchema(t.Schema().ID, slices.DeleteFunc(t.Schema().Fields(), func(f iceberg.NestedField) bool {
+		_, ok := l.Schema().FindFieldByID(f.ID)
+		return !ok
+	})...), nil
 }
 
 // compareSchemas compares the columns by name and type. common are those that

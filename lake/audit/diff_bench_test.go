@@ -49,7 +49,7 @@ func BenchmarkDiff(b *testing.B) {
 	write := func(shift int64) (files []*lake.NewFile) {
 		const perFile = 1_000_000
 		for first := int64(0); first < rows; first += perFile {
-			w, err := tab.NewFile(schema)
+			w, err := tab.NewFile(schema, nil)
 			require.NoError(b, err)
 			for from := first; from < min(rows, first+perFile); from += 16 << 10 {
 				rb := array.NewRecordBuilder(memory.DefaultAllocator, as)

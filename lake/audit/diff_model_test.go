@@ -144,7 +144,7 @@ func appendTo(b array.Builder, c lake.Column, v int) {
 func (m *model) write(rows []modelRow) *lake.NewFile {
 	schema, err := table.SchemaToArrowSchema(m.layout.Schema(), nil, true, false)
 	require.NoError(m.t, err)
-	w, err := m.tab.NewFile(m.layout.Schema())
+	w, err := m.tab.NewFile(m.layout.Schema(), nil)
 	require.NoError(m.t, err)
 	b := array.NewRecordBuilder(memory.DefaultAllocator, schema)
 	defer b.Release()

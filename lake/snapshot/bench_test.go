@@ -139,7 +139,7 @@ func BenchmarkEncode(b *testing.B) {
 	cpu := cpuTime()
 	var size int64
 	for b.Loop() {
-		w, err := h.tab.NewFile(sc)
+		w, err := h.tab.NewFile(sc, nil)
 		require.NoError(b, err)
 		for _, r := range recs {
 			require.NoError(b, w.Write(r))
@@ -176,7 +176,7 @@ func BenchmarkReadScattered(b *testing.B) {
 	h := newHarness(b, 2, 1)
 	h.tab.o.RowGroupRows = defaultRowGroupRows
 	h.tab.o.TempDir = b.TempDir()
-	w, err := h.tab.NewFile(sc)
+	w, err := h.tab.NewFile(sc, nil)
 	require.NoError(b, err)
 	rb := array.NewRecordBuilder(memory.DefaultAllocator, as)
 	defer rb.Release()

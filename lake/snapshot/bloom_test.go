@@ -39,7 +39,7 @@ func bloomFile(t *testing.T, store object.Store) (*harness, *lake.NewFile) {
 	h.tab, err = Create(CreateOptions{Options: Options{Store: store, Ident: h.tab.o.Ident, Location: "bloom", TempDir: t.TempDir(), RowGroupRows: 1000,
 		BloomFilters: BloomFilters{"id", "mail", "kind", "uid", "at"}}, Schema: bloomSchema})
 	require.NoError(t, err)
-	w, err := h.tab.NewFile(bloomSchema)
+	w, err := h.tab.NewFile(bloomSchema, nil)
 	require.NoError(t, err)
 	rb := array.NewRecordBuilder(memory.DefaultAllocator, w.(*fileWriter).arrow)
 	defer rb.Release()
@@ -139,7 +139,7 @@ func TestBloomFiltersHoldEveryValue(t *testing.T) {
 	h.tab.meta = h.tab.meta.clone()
 	require.NoError(t, h.tab.meta.setSchema(bloomSchema))
 	require.NoError(t, h.tab.meta.setBloomFilters(BloomFilters{"id", "mail", "kind", "uid", "at"}))
-	w, err := h.tab.NewFile(bloomSchema)
+	w, err := h.tab.NewFile(bloomSchema, nil)
 	require.NoError(t, err)
 	var want [][5][]byte
 	rb := array.NewRecordBuilder(memory.DefaultAllocator, w.(*fileWriter).arrow)

@@ -19,7 +19,7 @@ import (
 func boundsOf(t *testing.T, typ iceberg.Type, group int64, rows int, fill func(b array.Builder, i int)) (lower, upper iceberg.Literal, n *lake.NewFile) {
 	h := newHarness(t, 2, 1)
 	h.tab.o.RowGroupRows = group
-	w, err := h.tab.NewFile(iceberg.NewSchema(0, iceberg.NestedField{ID: 1, Name: "c", Type: typ}))
+	w, err := h.tab.NewFile(iceberg.NewSchema(0, iceberg.NestedField{ID: 1, Name: "c", Type: typ}), nil)
 	require.NoError(t, err)
 	rb := array.NewRecordBuilder(memory.DefaultAllocator, w.(*fileWriter).arrow)
 	defer rb.Release()

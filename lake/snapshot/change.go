@@ -66,8 +66,14 @@ func (p *prepared) prepare(ctx context.Context, c *lake.Change) error {
 	t, m := p.t, p.meta
 	m.follow(t.metaURI, t.meta)
 	m.setProperties(c.Properties)
+	if err := t.addSpecs(m); err != nil {
+		return err
+	}
 	if c.Schema != nil {
-		if err := m.setSchema(c.Schema); err != nil {
+		if err := m.setSchema(withSources(c.Schema, m, m.specs...)); err != nil {
+			return err
+		}
+		if err := m.partitionBy(c.Partition); err != nil {
 			return err
 		}
 		t.settle(m)

@@ -59,7 +59,7 @@ func TestDictionaryFile(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			h := newHarness(t, 2, 1)
 			h.tab.o.RowGroupRows = 50_000
-			w, err := h.tab.NewFile(sc)
+			w, err := h.tab.NewFile(sc, nil)
 			require.NoError(t, err)
 			var want []string
 			for batch := range 4 {

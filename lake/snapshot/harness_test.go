@@ -115,7 +115,7 @@ func record(t testing.TB, sc *iceberg.Schema, ids []int64) arrow.RecordBatch {
 
 // write makes a data file of n new rows.
 func (h *harness) write(sc *iceberg.Schema, n int) *lake.NewFile {
-	w, err := h.tab.NewFile(sc)
+	w, err := h.tab.NewFile(sc, nil)
 	require.NoError(h.t, err)
 	var ids []int64
 	for range n {

@@ -79,16 +79,15 @@ type deleteFile struct {
 // partitionKey tells the partitions of all specs apart.
 func partitionKey(f iceberg.DataFile) string {
 	values := f.Partition()
-	if len(values) == 0 {
-		return fmt.Sprint(f.SpecID())
-	}
 	type kv struct {
 		id int
 		v  any
 	}
 	var kvs []kv
 	for id, v := range values {
-		kvs = append(kvs, kv{id, v})
+		if v != nil { // a text may be "<nil>"
+			kvs = append(kvs, kv{id, v})
+		}
 	}
 	slices.SortFunc(kvs, func(a, b kv) int { return cmp.Compare(a.id, b.id) })
 	var b strings.Builder

@@ -174,7 +174,7 @@ func (p *manifestPlan) write(b *bag) error {
 	}
 	for part := range slices.Chunk(items, manifestEntries) {
 		var out bytes.Buffer
-		w, err := iceberg.NewManifestWriter(p.meta.formatVersion, &out, spec, p.meta.schema(), p.snapshot, iceberg.WithManifestWriterContent(p.content))
+		w, err := iceberg.NewManifestWriter(p.meta.formatVersion, &out, spec, withSources(p.meta.schema(), p.meta, spec), p.snapshot, iceberg.WithManifestWriterContent(p.content))
 		if err != nil {
 			return fmt.Errorf("start manifest: %w", err)
 		}
@@ -203,6 +203,7 @@ func (p *manifestPlan) write(b *bag) error {
 		if m.file, err = w.ToManifestFile(uri, int64(out.Len())); err != nil {
 			return fmt.Errorf("close manifest: %w", err)
 		}
+		m.file = keepEmptyBounds(m.file)
 		p.written = append(p.written, m)
 		p.objects = append(p.objects, upload{key, out.Bytes()})
 	}

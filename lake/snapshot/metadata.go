@@ -28,9 +28,11 @@ type metadata struct {
 	schemas         []schemaDoc
 	currentSchemaID int
 	specs           []iceberg.PartitionSpec
+	specDocs        []json.RawMessage // of specs
 	defaultSpecID   int
 	sortOrders      []table.SortOrder
 	sortOrderID     int // the default's; 0: unsorted
+	lastPartition   int // highest id of a partition field
 	properties      map[string]string
 	current         int64 // snapshot id; 0: none
 	snapshots       []snapshotDoc
@@ -73,21 +75,17 @@ const (
 	previousVersionsMax    = 20
 )
 
-// newMetadata is the document of a table without snapshots.
+// newMetadata is the document of a table without snapshots and specs.
 func newMetadata(formatVersion int, uuid, location string, schema *iceberg.Schema, properties map[string]string) (*metadata, error) {
 	m := &metadata{
 		formatVersion: formatVersion,
 		uuid:          uuid,
 		location:      location,
 		properties:    maps.Clone(properties),
-		specs:         []iceberg.PartitionSpec{*iceberg.UnpartitionedSpec},
+		lastPartition: 999,
 		sortOrders:    []table.SortOrder{table.UnsortedSortOrder},
 		refs:          map[string]ref{},
-		rest: map[string]json.RawMessage{
-			"partition-specs":   json.RawMessage(`[{"spec-id":0,"fields":[]}]`),
-			"default-spec-id":   json.RawMessage(`0`),
-			"last-partition-id": json.RawMessage(`999`),
-		},
+		rest:          map[string]json.RawMessage{},
 	}
 	if m.properties == nil {
 		m.properties = map[string]string{}
@@ -113,11 +111,11 @@ func parseMetadata(b []byte) (*metadata, error) {
 	if v := checked.Version(); v != 2 && v != 3 {
 		return nil, fmt.Errorf("format version %d is not supported, only 2 and 3", v)
 	}
-	m := &metadata{specs: checked.PartitionSpecs(), defaultSpecID: checked.DefaultPartitionSpec(), refs: map[string]ref{}}
+	m := &metadata{specs: checked.PartitionSpecs(), refs: map[string]ref{}}
 	if err := json.Unmarshal(b, &m.rest); err != nil {
 		return nil, err
 	}
-	var schemas, snapshots []json.RawMessage
+	var schemas, snapshots, specs []json.RawMessage
 	var refs map[string]map[string]json.RawMessage
 	var current *int64
 	for key, to := range map[string]any{
@@ -126,6 +124,7 @@ func parseMetadata(b []byte) (*metadata, error) {
 		"last-column-id": &m.lastColumnID, "next-row-id": &m.nextRowID,
 		"schemas": &schemas, "current-schema-id": &m.currentSchemaID,
 		"sort-orders": &m.sortOrders, "default-sort-order-id": &m.sortOrderID,
+		"partition-specs": &specs, "default-spec-id": &m.defaultSpecID, "last-partition-id": &m.lastPartition,
 		"properties": &m.properties, "current-snapshot-id": &current, "snapshots": &snapshots,
 		"snapshot-log": &m.log, "metadata-log": &m.previous, "refs": &refs,
 	} {
@@ -151,6 +150,7 @@ func parseMetadata(b []byte) (*metadata, error) {
 		}
 		m.schemas = append(m.schemas, schemaDoc{schema: s, doc: doc})
 	}
+	m.specDocs = specs
 	for _, doc := range snapshots {
 		var s struct {
 			ID          int64 `json:"snapshot-id"`
@@ -184,6 +184,8 @@ func parseMetadata(b []byte) (*metadata, error) {
 func (m *metadata) clone() *metadata {
 	c := *m
 	c.schemas = slices.Clone(m.schemas)
+	c.specs = slices.Clone(m.specs)
+	c.specDocs = slices.Clone(m.specDocs)
 	c.properties = maps.Clone(m.properties)
 	c.snapshots = slices.Clone(m.snapshots)
 	c.log = slices.Clone(m.log)
@@ -200,15 +202,6 @@ func (m *metadata) schema() *iceberg.Schema {
 		}
 	}
 	return nil // parseMetadata refuses such a document
-}
-
-func (m *metadata) spec(id int32) (iceberg.PartitionSpec, error) {
-	for _, s := range m.specs {
-		if s.ID() == int(id) {
-			return s, nil
-		}
-	}
-	return iceberg.PartitionSpec{}, fmt.Errorf("partition spec %d is not in the metadata", id)
 }
 
 // field finds a field by id in the current schema, then in older ones.
@@ -326,6 +319,9 @@ func (m *metadata) marshal() ([]byte, error) {
 	value("current-schema-id", m.currentSchemaID)
 	value("sort-orders", nonNil(m.sortOrders))
 	value("default-sort-order-id", m.sortOrderID)
+	list("partition-specs", len(m.specDocs), func(i int) json.RawMessage { return m.specDocs[i] })
+	value("default-spec-id", m.defaultSpecID)
+	value("last-partition-id", m.lastPartition)
 	for _, k := range slices.Sorted(maps.Keys(m.rest)) {
 		key(k)
 		b = append(b, m.rest[k]...)

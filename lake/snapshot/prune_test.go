@@ -36,7 +36,7 @@ func TestReadersPrune(t *testing.T) {
 	const files, rows = 4, 8192
 	c := &lake.Change{Stamp: h.stamp("snapshot")}
 	for i := range files {
-		w, err := h.tab.NewFile(sc)
+		w, err := h.tab.NewFile(sc, nil)
 		require.NoError(t, err)
 		rb := array.NewRecordBuilder(memory.DefaultAllocator, w.(*fileWriter).arrow)
 		for row := range rows {

@@ -129,7 +129,7 @@ func TestReadOlderSchema(t *testing.T) {
 	var err error
 	h.tab, err = Create(CreateOptions{Options: h.tab.o, Schema: old})
 	require.NoError(t, err)
-	w, err := h.tab.NewFile(old)
+	w, err := h.tab.NewFile(old, nil)
 	require.NoError(t, err)
 	rec, _, err := array.RecordFromJSON(memory.DefaultAllocator, w.(*fileWriter).arrow, strings.NewReader(`[{"id":1,"f":1.5,"d":"1.25"},{"id":2,"f":null,"d":"-1.25"}]`))
 	require.NoError(t, err)
@@ -155,20 +155,20 @@ func TestReadOlderSchema(t *testing.T) {
 
 func TestWriter(t *testing.T) {
 	h := newHarness(t, 2, 13)
-	w, err := h.tab.NewFile(testSchema)
+	w, err := h.tab.NewFile(testSchema, nil)
 	require.NoError(t, err)
 	f, err := w.Close(h.ctx)
 	require.NoError(t, err)
 	require.Nil(t, f, "a file without rows")
 
-	w, err = h.tab.NewFile(testSchema)
+	w, err = h.tab.NewFile(testSchema, nil)
 	require.NoError(t, err)
 	require.Error(t, w.Write(record(t, widerSchema, []int64{1})))
 	w.Abort()
 
 	ctx, cancel := context.WithCancel(h.ctx)
 	cancel()
-	w, err = h.tab.NewFile(testSchema)
+	w, err = h.tab.NewFile(testSchema, nil)
 	require.NoError(t, err)
 	require.NoError(t, w.Write(record(t, testSchema, []int64{1, 2})))
 	f, err = w.Close(ctx)

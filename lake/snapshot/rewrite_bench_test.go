@@ -29,7 +29,7 @@ func BenchmarkRewrite(b *testing.B) {
 			h.tab.o.TempDir = b.TempDir()
 			c := &lake.Change{Stamp: h.stamp("snapshot"), Schema: sc, Dead: map[string]*roaring.Bitmap{}}
 			for i := range files {
-				w, err := h.tab.NewFile(sc)
+				w, err := h.tab.NewFile(sc, nil)
 				require.NoError(b, err)
 				for j := i * len(recs) / files; j < (i+1)*len(recs)/files; j++ {
 					require.NoError(b, w.Write(recs[j]))

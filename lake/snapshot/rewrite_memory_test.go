@@ -49,7 +49,7 @@ func TestRewriteMemory(t *testing.T) {
 			change := &lake.Change{Stamp: h.stamp("snapshot")}
 			var total int64
 			for range c.files {
-				w, err := h.tab.NewFile(sc)
+				w, err := h.tab.NewFile(sc, nil)
 				require.NoError(t, err)
 				rb := array.NewRecordBuilder(memory.DefaultAllocator, w.(*fileWriter).arrow)
 				for row := range c.rows {

@@ -442,7 +442,7 @@ func TestRewritePromotes(t *testing.T) {
 	h.tab, err = Create(CreateOptions{Options: h.tab.o, Schema: old, FormatVersion: 3})
 	require.NoError(t, err)
 	write := func(sc *iceberg.Schema, rows string) {
-		w, err := h.tab.NewFile(sc)
+		w, err := h.tab.NewFile(sc, nil)
 		require.NoError(t, err)
 		rec, _, err := array.RecordFromJSON(memory.DefaultAllocator, w.(*fileWriter).arrow, strings.NewReader(rows))
 		require.NoError(t, err)

@@ -51,7 +51,7 @@ func TestReadScattered(t *testing.T) {
 	defer rec.Release()
 	h := newHarness(t, 2, 7)
 	h.tab.o.RowGroupRows = 9_000
-	w, err := h.tab.NewFile(sc)
+	w, err := h.tab.NewFile(sc, nil)
 	require.NoError(t, err)
 	require.NoError(t, w.Write(rec))
 	f, err := w.Close(h.ctx)

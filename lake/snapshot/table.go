@@ -19,6 +19,7 @@ import (
 	"github.com/google/uuid"
 
 	"firn/lake"
+	"firn/lake/partition"
 )
 
 var _ lake.TableStore = (*Table)(nil)
@@ -45,6 +46,7 @@ type Table struct {
 	// leave them; the next snapshot drops them.
 	dangling []*deleteFile
 	total    totals
+	begun    []iceberg.PartitionSpec // that Spec has told of
 }
 
 // CreateOptions describe a new table.
@@ -54,6 +56,8 @@ type CreateOptions struct {
 	UUID string
 	// Schema with field ids.
 	Schema *iceberg.Schema
+	// Partition is what it is partitioned by; none: nothing.
+	Partition []partition.Field
 	// FormatVersion is 2 or 3; 0 means 2.
 	FormatVersion int
 	// Properties besides, or instead of, those that every table of ours has.
@@ -94,6 +98,9 @@ func Create(o CreateOptions) (*Table, error) {
 		return nil, fmt.Errorf("create table %s: %w", o.Ident, err)
 	}
 	t.settle(t.meta)
+	if err := t.meta.partitionBy(o.Partition); err != nil {
+		return nil, fmt.Errorf("create table %s: %w", o.Ident, err)
+	}
 	return t, nil
 }
 
@@ -145,7 +152,7 @@ func (t *Table) Footprint() lake.Footprint {
 func (t *Table) Files() []lake.File {
 	out, sorts := make([]lake.File, len(t.files)), t.meta.sorts()
 	for i, f := range t.files {
-		out[i] = lake.File{Path: f.path, Rows: f.rows, Bytes: f.bytes, Dead: f.dead, Unsorted: sorts && f.rows <= sortRowsMax && f.sortOrder() != t.meta.sortOrderID}
+		out[i] = lake.File{Path: f.path, Rows: f.rows, Bytes: f.bytes, Partition: f.partition, Dead: f.dead, Unsorted: sorts && f.rows <= sortRowsMax && f.sortOrder() != t.meta.sortOrderID}
 	}
 	return out
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/apache/iceberg-go/table"
 
 	"firn/lake"
+	"firn/lake/partition"
 )
 
 const (
@@ -158,39 +159,43 @@ type fileWriter struct {
 	order    int         // id of the sort order that rows come in; 0: none
 	props    iceberg.Properties
 	schema   *iceberg.Schema
-	arrow    *arrow.Schema
-	body     *body
-	pq       *pqarrow.FileWriter // nil until the first batch has come
-	dicts    []*dictionary       // of each column; nil: none of ours
-	group    int64               // rows in the open row group
-	groupMax int64
-	rows     int64
-	bytes    atomic.Int64
-	version  int
-	ended    bool
+	// described is schema with what partition fields are made of, of old ones too.
+	described *iceberg.Schema
+	arrow     *arrow.Schema
+	body      *body
+	pq        *pqarrow.FileWriter // nil until the first batch has come
+	dicts     []*dictionary       // of each column; nil: none of ours
+	group     int64               // rows in the open row group
+	groupMax  int64
+	rows      int64
+	bytes     atomic.Int64
+	version   int
+	ended     bool
 
 	uploadErr  error // these once the upload has ended
 	uploadedAt time.Time
 }
 
-// NewFile starts a data file of the given schema.
-func (t *Table) NewFile(schema *iceberg.Schema) (lake.FileWriter, error) {
+// NewFile starts a data file of the given schema in one partition; nil: in that
+// of an unpartitioned table.
+func (t *Table) NewFile(schema *iceberg.Schema, of *partition.Place) (lake.FileWriter, error) {
+	if of == nil {
+		spec, err := t.Spec(nil)
+		if err != nil {
+			return nil, fmt.Errorf("start data file: %w", err)
+		}
+		of = &partition.Place{Spec: spec}
+	}
 	t.mu.RLock()
 	m := t.meta
 	t.mu.RUnlock()
-	spec, err := m.spec(int32(m.defaultSpecID))
-	if err != nil {
-		return nil, fmt.Errorf("start data file: %w", err)
-	}
-	if !spec.IsUnpartitioned() {
-		return nil, errors.New("start data file: writing to a partitioned table is not supported")
-	}
-	return t.newFile(m, schema, spec, nil)
+	return t.newFile(m, schema, of.Spec, of.Values)
 }
 
 // newFile starts a data file of one partition.
 func (t *Table) newFile(m *metadata, schema *iceberg.Schema, spec iceberg.PartitionSpec, values map[int]any) (*fileWriter, error) {
-	w := &fileWriter{t: t, schema: schema, spec: spec, values: values, props: m.properties, version: m.formatVersion}
+	w := &fileWriter{t: t, schema: schema, spec: spec, values: values, props: m.properties, version: m.formatVersion,
+		described: withSources(schema, m, spec)}
 	var err error
 	w.key, w.uri = t.dataName(".parquet")
 	hold(t.o.Pending, w, w.key)
@@ -354,7 +359,7 @@ func (w *fileWriter) describe() (*lake.NewFile, error) {
 		return nil, err
 	}
 	entry, err := table.DataFileFromMetadata(table.DataFileArgs{
-		Schema: w.schema, Spec: w.spec, Format: iceberg.ParquetFile, Metadata: meta,
+		Schema: w.described, Spec: w.spec, Format: iceberg.ParquetFile, Metadata: meta,
 		FilePath: w.uri, FileSize: w.body.size, Content: iceberg.EntryContentData, PartitionValues: w.values,
 		Properties: props, FormatVersion: w.version, SortOrderID: w.order,
 	})

@@ -44,7 +44,8 @@ func TestLake(t *testing.T) {
 	// Few epochs, so that none is thinned out before it is travelled to.
 	warehouse := "s3://" + s3.Bucket(t) + "/shop"
 	b.firn = laketest.Firn(t, laketest.FirnOptions{Postgres: b.url, Warehouse: warehouse, S3: s3, Freshness: time.Second,
-		Config: "table_settings:\n  torture.acct: {format_version: 3}\n  torture.dup: {format_version: 3}\n  torture.typed: {format_version: 3}\n  torture.untimed: {format_version: 3}\n  torture.evo: {format_version: 3}\n"})
+		Config: "table_settings:\n  torture.acct: {format_version: 3}\n" +
+			"  torture.sliced: {partition_by: [month(tz), kind, 'bucket(4, u)', 'truncate(1, b)', d]}\n  torture.hashed: {format_version: 3, partition_by: ['bucket(5, n)', hour(ts), 'truncate(50, n)', 'bucket(3, b)', 'bucket(3, tz)', 'bucket(3, s)']}\n  torture.dup: {format_version: 3}\n  torture.typed: {format_version: 3}\n  torture.untimed: {format_version: 3}\n  torture.evo: {format_version: 3}\n"})
 
 	traffic := func() {
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
@@ -76,6 +77,7 @@ func TestLake(t *testing.T) {
 	b.exec(t, `create table torture.encoded as select i::bigint as id, i % 1000 as n, timestamptz '2024-01-01' + i * interval '1 second' as at, md5(i::text) as hash,
 		sqrt(i) as f, 'kind' || i % 10 as kind, repeat(md5(i::text) || ' some words ', 30) as body from generate_series(1, 20000) i`,
 		"alter table torture.encoded add primary key (id)")
+	b.slice(t)
 	b.firn.Settle(t)
 
 	b.spark, b.trino = laketest.Spark(t), laketest.Trino(t)
@@ -87,6 +89,7 @@ func TestLake(t *testing.T) {
 	b.trino.Catalog(t, "lake", s3, map[string]string{"iceberg.rest-catalog.uri": b.firn.URL, "iceberg.rest-catalog.warehouse": "shop"})
 
 	t.Run("now", func(t *testing.T) { b.now(t) })
+	t.Run("partitions", func(t *testing.T) { b.partitions(t) })
 	t.Run("then", func(t *testing.T) { b.travel(t, then) })
 	t.Run("then, by its tag", func(t *testing.T) { b.tagged(t, then, "then") })
 	t.Run("row changes", func(t *testing.T) { b.refuses(t) })

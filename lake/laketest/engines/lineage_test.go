@@ -48,7 +48,7 @@ func TestRewriteKeepsRowLineage(t *testing.T) {
 	as, err := table.SchemaToArrowSchema(sc, nil, true, false)
 	require.NoError(t, err)
 	write := func(from, n int) *lake.NewFile {
-		w, err := tab.NewFile(sc)
+		w, err := tab.NewFile(sc, nil)
 		require.NoError(t, err)
 		b := array.NewRecordBuilder(memory.DefaultAllocator, as)
 		defer b.Release()

@@ -30,6 +30,7 @@ import (
 //	table_settings:
 //	  public.orders:
 //	    format_version: 3
+//	    partition_by: day(created_at), bucket(16, user_id)
 type Config struct {
 	// Postgres is the database to mirror: postgres://user@host/database, or
 	// libpq's key=value form. The password belongs in FIRN_POSTGRES,
@@ -96,6 +97,13 @@ type Table struct {
 	// BloomFilters are of columns whose rows are looked up by equality and lie in
 	// no order, such as a random key: [id, email].
 	BloomFilters []string `yaml:"bloom_filters"`
+	// PartitionBy splits the table's files by these terms, transforms of
+	// columns, so that readers skip what they don't ask for: in one text
+	// (day(created_at), bucket(16, user_id)) or as a list. Transforms are
+	// identity (or the column alone), year, month, day, hour, bucket and
+	// truncate. What is changed here holds for rows that land from the next
+	// start on; no file is written again.
+	PartitionBy PartitionBy `yaml:"partition_by"`
 	// AllowWrites lets clients of the catalog change the table's rows. What
 	// they change is then no longer what Postgres has.
 	AllowWrites bool `yaml:"allow_writes"`
@@ -334,7 +342,7 @@ func (c *Config) Settings(schema, table string) Table {
 		if !glob(s.Pattern, schema+"."+table) {
 			continue
 		}
-		out.AllowWrites, out.Mode = s.AllowWrites, s.Mode
+		out.AllowWrites, out.Mode, out.PartitionBy = s.AllowWrites, s.Mode, s.PartitionBy
 		if s.SortBy != nil {
 			out.SortBy = s.SortBy
 		}

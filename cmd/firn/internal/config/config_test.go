@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"firn/catalog"
+	"firn/lake/partition"
 	"firn/lake/snapshot"
 )
 
@@ -34,7 +35,7 @@ func TestFileErrorsNameLineAndKey(t *testing.T) {
 	for _, c := range []struct{ name, file, want string }{
 		{"unknown key", "listen: 127.0.0.1:1\nfreshnes: 5s\n", "line 2: freshnes: there is no such setting"},
 		{"unknown key lists the others", "foo: 1\n", "format_version, compaction, grace, retention, table_settings"},
-		{"unknown table key", "table_settings:\n  public.orders:\n    format: 3\n", "line 3: table_settings.public.orders.format: there is no such setting; there are format_version, mode, sort_by, bloom_filters, allow_writes"},
+		{"unknown table key", "table_settings:\n  public.orders:\n    format: 3\n", "line 3: table_settings.public.orders.format: there is no such setting; there are format_version, mode, sort_by, bloom_filters, partition_by, allow_writes"},
 		{"twice", "slot: a\nslot: b\n", "line 2: slot: it is set twice"},
 		{"bad duration", "\nfreshness: fast\n", `line 2: freshness: want a duration such as 500ms, 10s or 2m, not "fast"`},
 		{"number as duration", "freshness: 10\n", "line 1: freshness: want a duration"},
@@ -45,6 +46,8 @@ func TestFileErrorsNameLineAndKey(t *testing.T) {
 		{"bad bool", "table_settings:\n  a.b:\n    allow_writes: maybe\n", `line 3: table_settings.a.b.allow_writes: want true or false, not "maybe"`},
 		{"bad order", "table_settings:\n  a.b:\n    sort_by: at, id up\n", `line 3: table_settings.a.b.sort_by: after column id want asc or desc, nulls first or nulls last, not "up"`},
 		{"no order", "table_settings:\n  a.b:\n    sort_by: ''\n", "line 3: table_settings.a.b.sort_by: want columns such as created_at"},
+		{"unknown transform", "table_settings:\n  a.b:\n    partition_by: week(at)\n", "line 3: table_settings.a.b.partition_by: there is no transform week"},
+		{"unknown transform in a list", "table_settings:\n  a.b:\n    partition_by: [a, bucket(b)]\n", "line 3: table_settings.a.b.partition_by: bucket takes a number above zero, then the column"},
 		{"bad pattern", "table_settings:\n  '!a.b':\n    allow_writes: true\n", "line 2: table_settings.!a.b: want schema.table"},
 		{"list wanted", "tables:\n  a: b\n", "line 2: tables: want a list"},
 		{"list of maps", "tables:\n  - a: b\n", "line 2: tables: want a list of names"},
@@ -116,6 +119,14 @@ func TestFlagsGoBeforeEnvironmentBeforeFile(t *testing.T) {
 	c, err = read(t, "# nothing set\n", "--freshness", "3s")
 	require.NoError(t, err)
 	require.Equal(t, Duration(3*time.Second), c.Freshness)
+}
+
+func TestPartitionBy(t *testing.T) {
+	c, err := read(t, "table_settings:\n  a.text:\n    partition_by: day(at), bucket(16, id)\n  a.list:\n    partition_by: [day(at), \"bucket(16, id)\"]\n  a.none:\n    partition_by: []\n")
+	require.NoError(t, err)
+	require.Equal(t, "day(at), bucket(16, id)", partition.By(c.Settings("a", "text").PartitionBy).String())
+	require.Equal(t, c.Settings("a", "text"), c.Settings("a", "list"))
+	require.Empty(t, c.Settings("a", "none").PartitionBy)
 }
 
 func TestNeeds(t *testing.T) {

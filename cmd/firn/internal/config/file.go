@@ -132,6 +132,16 @@ func (d decoder) value(n *yaml.Node, path string, into reflect.Value) error {
 		}
 		return nil
 	}
+	if v, ok := into.Addr().Interface().(*PartitionBy); ok && n.Kind == yaml.SequenceNode {
+		var terms []string
+		if err := d.value(n, path, reflect.ValueOf(&terms).Elem()); err != nil {
+			return err
+		}
+		if err := v.UnmarshalText([]byte(strings.Join(terms, ", "))); err != nil {
+			return d.bad(n, path, "%v", err)
+		}
+		return nil
+	}
 	if into.Kind() == reflect.Struct {
 		return d.structure(n, path, into)
 	}

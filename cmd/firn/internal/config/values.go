@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"firn/lake/partition"
 )
 
 // Duration is a time.Duration in Go's form, such as 10s or 1m30s.
@@ -87,6 +89,16 @@ func (v *FormatVersion) UnmarshalText(b []byte) error {
 		return fmt.Errorf("want 2 or 3, not %q", b)
 	}
 	return nil
+}
+
+// PartitionBy is what a table is partitioned by.
+type PartitionBy partition.By
+
+// UnmarshalText reads it.
+func (p *PartitionBy) UnmarshalText(b []byte) error {
+	by, err := partition.Parse(string(b))
+	*p = PartitionBy(by)
+	return err
 }
 
 // TableSettings are in the file's order.

@@ -13,6 +13,7 @@ import (
 	"firn/compaction"
 	"firn/lake"
 	"firn/lake/object"
+	"firn/lake/partition"
 	"firn/lake/snapshot"
 	"firn/wal"
 	"firn/wal/slot"
@@ -36,6 +37,7 @@ type Options struct {
 	AdvanceBytes  wal.LSN // this and the next: see lake.Options
 	AdvanceAfter  time.Duration
 	FormatVersion func(lake.Ident) int
+	PartitionBy   func(lake.Ident) partition.By
 	Append        func(wal.TableName) bool // tables of which only inserts and truncates are mirrored
 	Compaction    *compaction.Options      // nil: data files stay as they land until somebody asks
 	Grace         time.Duration            // before what no kept epoch needs is removed; 0: nothing is
@@ -141,7 +143,7 @@ func Mirror(o Options, source lake.Source, store object.Store, log *catalog.Log)
 		Head:     &Head{Log: log, Warehouse: o.Name, Slot: o.Slot, Publication: o.Publication},
 		Tables:   tables,
 		StateDir: o.StateDir, Freshness: o.Freshness, Poll: o.Poll, SpillBytes: o.SpillBytes, CatchUpRows: o.CatchUpRows,
-		AdvanceBytes: o.AdvanceBytes, AdvanceAfter: o.AdvanceAfter, Plan: planner(o.Compaction), Compact: o.Compaction != nil, Pacer: tables.Pacer,
+		AdvanceBytes: o.AdvanceBytes, AdvanceAfter: o.AdvanceAfter, Plan: planner(o.Compaction), Compact: o.Compaction != nil, Pacer: tables.Pacer, PartitionBy: o.PartitionBy,
 		Now: o.Now, Logger: o.Logger, Fail: o.Fail,
 		Claimed: func(ctx context.Context) error {
 			n, err := object.RemoveLeftovers(ctx, store, leftoverAge)

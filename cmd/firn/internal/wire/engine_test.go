@@ -145,8 +145,10 @@ func (r *rig) rowsOf(e *wire.Engine, id lake.Ident, metadata string) []string {
 	r.t.Helper()
 	st, err := wire.NewTables(e.Store, r.t.TempDir(), r.o.Logger, r.o.FormatVersion).Open(r.t.Context(), id, metadata)
 	require.NoError(r.t, err)
+	l, err := lake.LayoutOf(st.Properties())
+	require.NoError(r.t, err)
 	var ids []int
-	for _, f := range st.Schema().Fields() {
+	for _, f := range l.Schema().Fields() {
 		ids = append(ids, f.ID)
 	}
 	var out []string

@@ -55,7 +55,7 @@ func (t *Tables) options(id lake.Ident, location string) snapshot.Options {
 // Create makes a table whose folder no table has had before.
 func (t *Tables) Create(_ context.Context, id lake.Ident, l *lake.Layout) (lake.TableStore, error) {
 	folder := fmt.Sprintf("%s/%s-%s", folderName(id.Namespace), folderName(id.Name), uuid.NewString()[:8])
-	return snapshot.Create(snapshot.CreateOptions{Options: t.options(id, folder), Schema: l.Schema(), FormatVersion: t.FormatVersion(id)})
+	return snapshot.Create(snapshot.CreateOptions{Options: t.options(id, folder), Schema: l.Schema(), Partition: l.Partition, FormatVersion: t.FormatVersion(id)})
 }
 
 // folderName keeps to characters that every reader takes in a URI as they are;
