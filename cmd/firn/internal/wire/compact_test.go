@@ -108,9 +108,9 @@ func TestCompactWhenAsked(t *testing.T) {
 	r.exec(`create table a (id int primary key, n int); create table b (id int primary key)`)
 	e, stop := r.run()
 	for i := range 6 {
-		r.exec("insert into a select 10 * $1::int + j, 0 from generate_series(1, 8) j", i)
-		r.exec("insert into b values ($1)", i)
-		r.exec("update a set n = n + 1 where id = 10 * ($1::int - 1) + 1", i)
+		// One transaction, so one epoch.
+		r.exec(fmt.Sprintf(`insert into a select 10 * %d + j, 0 from generate_series(1, 8) j; insert into b values (%[1]d);
+			update a set n = n + 1 where id = 10 * (%[1]d - 1) + 1`, i))
 		r.same(e, "public.a", "public.b")
 	}
 	files := func(a, b int) {
