@@ -33,8 +33,8 @@ import (
 
 var (
 	seedFlag  = flag.Uint64("torture.seed", 0, "seed of the workload and the kills; 0: a new one")
-	killsFlag = flag.Int("torture.kills", 20, "kills at random moments, besides one at each failpoint")
-	cutsFlag  = flag.Int("torture.cuts", 5, "exact comparisons between the kills")
+	killsFlag = flag.Int("torture.kills", 12, "kills at random moments, besides one at each failpoint")
+	cutsFlag  = flag.Int("torture.cuts", 3, "exact comparisons between the kills")
 	forFlag   = flag.Duration("torture.for", 0, "go on killing for so long")
 )
 
