@@ -12,7 +12,8 @@ import (
 
 // What rewrites may take of one processor, in percent, all of them together.
 const (
-	// ShareAlone while nothing comes, and of a rewrite that somebody asked for.
+	// ShareAlone while nothing comes, while rewrites have to wait for one another,
+	// and of one that somebody asked for.
 	ShareAlone = 100
 	// ShareBeside while the stream flows, and is followed without delay.
 	ShareBeside = 50
@@ -99,7 +100,7 @@ func (s *session) pace() {
 		share, yielding = ShareAlone, false
 	case yielding:
 		share = ShareBehind
-	case s.pulse() == idlePulse:
+	case s.pulse() == idlePulse, s.queued:
 		share = ShareAlone
 	}
 	s.o.Pacer.Share(share)
@@ -152,9 +153,11 @@ func (s *session) compact() {
 	}
 	var best RewritePlan
 	var of *member
+	queued := false
 	for _, m := range s.sorted() {
 		room := len(s.rewrites) < rewritesMax && !s.o.Now().Before(m.rewriteAt)
 		plans := s.planned(m, room && s.o.Compact)
+		queued = queued || len(plans) > 0 && s.o.Compact && len(s.rewrites) > 0
 		if !room {
 			continue
 		}
@@ -172,6 +175,7 @@ func (s *session) compact() {
 			break
 		}
 	}
+	s.queued = queued && of == nil
 	if of != nil {
 		s.rewrite(of, best)
 	}

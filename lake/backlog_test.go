@@ -33,13 +33,17 @@ func TestPace(t *testing.T) {
 	want(ShareAlone, "nothing comes")
 	s.dirtyAt = time.Now()
 	want(ShareBeside, "the stream flows")
+	s.queued = true
+	want(ShareAlone, "rewrites queue up")
+	s.queued = false
 	s.walEnd = s.position + behindBytes
 	want(ShareBeside, "a moment's WAL is not behind")
 	s.walEnd++
 	want(ShareBehind, "the stream is behind")
 	require.Zero(t, stream.pings, "nobody has to know")
-	s.rewrites = []*rewrite{{}}
+	s.rewrites, s.queued = []*rewrite{{}}, true
 	want(ShareBehind, "the stream is behind")
+	s.queued = false
 	require.Equal(t, 1, stream.pings, "what holds nothing for us is told when asked")
 	require.True(t, s.yielding)
 	s.idle = s.walEnd

@@ -55,6 +55,7 @@ type session struct {
 	rewritten   chan rewriteResult
 	walEnd      wal.LSN // the server's, at the last look
 	share       int     // of a processor that rewrites have, in percent
+	queued      bool    // a rewrite has to wait for another
 	yielding    bool    // it is small, for the stream is behind, and that was said
 	relocations chan relocation
 
