@@ -26,6 +26,7 @@ type lifetime struct {
 const (
 	lifeRows, lifeRowsShort       = 5_000_000, 5_000
 	lifeChanges, lifeChangesShort = 1_000, 100
+	lifeRest                      = 2 * time.Hour
 )
 
 // boundOf is how many data files a table of so many bytes may have.
@@ -43,12 +44,6 @@ func (l lifetime) run(ctx context.Context, r *rig, result *Result) (err error) {
 	if err := l.live(ctx, r, m, o, result); err != nil {
 		return err
 	}
-	if err := m.Stop(); err != nil {
-		return err
-	}
-	if n := m.Engine.Lake.Counters().Restarts.Load(); n > 0 {
-		return fmt.Errorf("the mirror contradicted itself %d times", n)
-	}
 	r.say("writing the same rows freshly")
 	fresh, err := r.life(ctx, "fresh", ledger, nil)
 	if err != nil {
@@ -57,7 +52,38 @@ func (l lifetime) run(ctx context.Context, r *rig, result *Result) (err error) {
 	if err := fresh.Stop(); err != nil {
 		return err
 	}
-	return l.compare(ctx, r, ledger, m, fresh, result)
+	if err := r.openStore(ctx); err != nil {
+		return err
+	}
+	scans, err := r.scans(ctx)
+	if err != nil {
+		return err
+	}
+	defer scans.close()
+	log, store := fresh.Catalog()
+	if err := scans.open(ctx, "fresh", log, store); err != nil {
+		return err
+	}
+	// As it is in the middle of it all, but for rewrites that were under way, and
+	// after a time of rest.
+	for _, then := range []struct {
+		lake, suffix string
+		rest         time.Duration
+	}{{"life", "", 0}, {"rested", ", after a rest", lifeRest}} {
+		if err := m.Rest(ctx, then.rest); err != nil {
+			return err
+		}
+		if err := l.compare(ctx, r, scans, ledger, m, then.lake, then.suffix, result); err != nil {
+			return err
+		}
+	}
+	if err := m.Stop(); err != nil {
+		return err
+	}
+	if n := m.Engine.Lake.Counters().Restarts.Load(); n > 0 {
+		return fmt.Errorf("the mirror contradicted itself %d times", n)
+	}
+	return nil
 }
 
 // life begins a life in a lake of that name.
@@ -149,37 +175,23 @@ func medianTime(all []time.Duration) time.Duration {
 
 // compare makes sure that both lakes hold what the ledger does, and then takes
 // the time of scans of both in turn.
-func (l lifetime) compare(ctx context.Context, r *rig, ledger *life.Ledger, lived, fresh *life.Life, result *Result) (err error) {
-	lakes := []struct {
-		name string
-		*life.Life
-	}{{"life", lived}, {"fresh", fresh}}
-	if err := r.openStore(ctx); err != nil {
+func (l lifetime) compare(ctx context.Context, r *rig, scans *scans, ledger *life.Ledger, lived *life.Life, lake, suffix string, result *Result) error {
+	if err := r.dead(ctx, lived, suffix, result); err != nil {
 		return err
 	}
-	scans, err := r.scans(ctx)
-	if err != nil {
+	log, store := lived.Catalog()
+	if err := scans.open(ctx, lake, log, store); err != nil {
 		return err
-	}
-	defer scans.close()
-	if err := r.dead(ctx, lived, result); err != nil {
-		return err
-	}
-	for _, x := range lakes {
-		log, store := x.Catalog()
-		if err := scans.open(ctx, x.name, log, store); err != nil {
-			return err
-		}
 	}
 	r.say("comparing")
 	rows, sum := ledger.Sum()
-	for _, x := range lakes {
-		got, err := r.duckdb.Try(ctx, fmt.Sprintf(life.SumSQL, x.name+".public.events"))
+	for _, name := range []string{lake, "fresh"} {
+		got, err := r.duckdb.Try(ctx, fmt.Sprintf(life.SumSQL, name+".public.events"))
 		if err != nil {
 			return fmt.Errorf("sum up the lake: %w", err)
 		}
 		if got := got.Rows[0]; got[0] != rows || got[1] != sum {
-			return fmt.Errorf("the lake %s is wrong: the source had %s rows (sum of hashes %s), the lake has %s (%s)", x.name, rows, sum, got[0], got[1])
+			return fmt.Errorf("the lake %s is wrong: the source had %s rows (sum of hashes %s), the lake has %s (%s)", name, rows, sum, got[0], got[1])
 		}
 	}
 	for _, reader := range []string{"DuckDB", "PyIceberg"} {
@@ -188,27 +200,27 @@ func (l lifetime) compare(ctx context.Context, r *rig, ledger *life.Ledger, live
 		for _, q := range scans.by(reader) {
 			took := map[string][]time.Duration{}
 			for round := range int(r.size(int64(l.scans), 1)) + 1 {
-				for _, x := range lakes {
-					one, err := q.scan(ctx, x.name)
+				for _, name := range []string{lake, "fresh"} {
+					one, err := q.scan(ctx, name)
 					if err != nil {
 						return fmt.Errorf("scan by %s: %w", reader, err)
 					}
 					if round > 0 { // the first one warms up
-						took[x.name] = append(took[x.name], one)
+						took[name] = append(took[name], one)
 					}
 				}
 			}
-			a, b := medianTime(took["life"]), medianTime(took["fresh"])
-			result.add(fmt.Sprintf("%s by %s", q.about, reader), a.Seconds(), "s")
-			result.add(fmt.Sprintf("%s by %s, freshly written", q.about, reader), b.Seconds(), "s")
+			a, b := medianTime(took[lake]), medianTime(took["fresh"])
+			result.add(fmt.Sprintf("%s by %s%s", q.about, reader, suffix), a.Seconds(), "s")
+			result.add(fmt.Sprintf("%s by %s, freshly written%s", q.about, reader, suffix), b.Seconds(), "s")
 			worst = max(worst, a.Seconds()/b.Seconds())
 		}
-		if reader == "DuckDB" {
+		if reader == "DuckDB" && suffix == "" {
 			if err := l.withoutDeletes(ctx, r, scans, lived, result); err != nil {
 				return err
 			}
 		}
-		result.add("scan by "+reader+" against freshly written", worst, "×")
+		result.add("scan by "+reader+" against freshly written"+suffix, worst, "×")
 	}
 	return nil
 }
@@ -242,7 +254,7 @@ func (l lifetime) withoutDeletes(ctx context.Context, r *rig, s *scans, m *life.
 }
 
 // dead says how much of the table readers have to leave out.
-func (r *rig) dead(ctx context.Context, m *life.Life, result *Result) error {
+func (r *rig) dead(ctx context.Context, m *life.Life, suffix string, result *Result) error {
 	table, err := r.openTable(ctx, m)
 	if err != nil {
 		return err
@@ -254,9 +266,9 @@ func (r *rig) dead(ctx context.Context, m *life.Life, result *Result) error {
 			dead, beside = dead+int64(f.Dead.GetCardinality()), beside+f.Rows
 		}
 	}
-	result.add("rows dead", float64(dead)/float64(rows)*100, "%")
-	result.add("rows in files with dead ones", float64(beside)/float64(rows)*100, "%")
-	result.add("delete files at the end", float64(table.Footprint().DeleteFiles), "")
+	result.add("rows dead"+suffix, float64(dead)/float64(rows)*100, "%")
+	result.add("rows in files with dead ones"+suffix, float64(beside)/float64(rows)*100, "%")
+	result.add("delete files at the end"+suffix, float64(table.Footprint().DeleteFiles), "")
 	return nil
 }
 

@@ -42,6 +42,8 @@ var targets = []target{
 	{what: "its memory", cases: []string{"compact core"}, figure: "memory of a rewrite", most: 256, unit: "MB"},
 	{what: "scan by DuckDB after 7,200 epochs over 5M rows", floor: "the same rows freshly written", cases: []string{"life hours"}, figure: "scan by DuckDB against freshly written", most: 1.2, unit: "× the time"},
 	{what: "the same by PyIceberg", floor: "the same", cases: []string{"life hours"}, figure: "scan by PyIceberg against freshly written", most: 1.2, unit: "× the time"},
+	{what: "the same after two hours without changes, by DuckDB", floor: "the same", cases: []string{"life hours"}, figure: "scan by DuckDB against freshly written, after a rest", most: 1.2, unit: "× the time"},
+	{what: "the same then, by PyIceberg", floor: "the same", cases: []string{"life hours"}, figure: "scan by PyIceberg against freshly written, after a rest", most: 1.2, unit: "× the time"},
 	{what: "ingest at 60 % of the rate of draining for 20 minutes, compaction on: behind at its end (big)", cases: []string{"sustain mix"}, figure: "behind at the end", most: 5, unit: "s"},
 	{what: "the rate that was written, of the rate of draining (big)", cases: []string{"sustain mix"}, figure: "of the rate of draining", least: 0.59, unit: "×"},
 	{what: "its backlog of compaction, second half against first (big)", cases: []string{"sustain mix"}, figure: "to be rewritten, second half against first", most: 1.2, unit: "×"},

@@ -39,6 +39,9 @@ type DataFile struct {
 	// Young: it landed a short while ago. A partition without young files is
 	// quiet, and leftovers are tidied up there that else wait for the next merge.
 	Young bool
+	// Resting: no row of it has died for a long while. What is dead in it is
+	// left out by every reader of every row from now on.
+	Resting bool
 	// Unsorted: the table has a sort order, which the file's rows are not in.
 	Unsorted bool
 }
@@ -55,6 +58,8 @@ type Options struct {
 	// MaxDead is the share of dead rows beyond which a data file is worn; default
 	// 0.2.
 	MaxDead float64
+	// MaxDeadResting is that share for one that rests; default 0.01.
+	MaxDeadResting float64
 	// RewriteBytes and RewriteFiles limit the inputs of a Rewrite of more than
 	// one file; default twice TargetBytes, 64 files. Less than TargetBytes, or
 	// than two files, would keep small files from being merged.
@@ -66,6 +71,7 @@ func (o Options) withDefaults() Options {
 	o.TargetBytes = cmp.Or(o.TargetBytes, 128<<20)
 	o.SpareFiles = cmp.Or(o.SpareFiles, 8)
 	o.MaxDead = cmp.Or(o.MaxDead, 0.2)
+	o.MaxDeadResting = cmp.Or(o.MaxDeadResting, 0.01)
 	o.RewriteBytes = cmp.Or(o.RewriteBytes, 2*o.TargetBytes)
 	o.RewriteFiles = cmp.Or(o.RewriteFiles, 64)
 	return o
@@ -98,7 +104,7 @@ func Plan(t Table, o Options) []Rewrite {
 		pieces := make([]piece, len(group))
 		for i, f := range group {
 			pieces[i] = newPiece(f.Path, f.Bytes, f.Rows, f.Dead)
-			pieces[i].worn = o.worn(pieces[i], r.quiet)
+			pieces[i].worn = o.worn(pieces[i], r.quiet, f.Resting)
 			pieces[i].unsorted = f.Unsorted && (r.quiet || f.Bytes >= OpenBytes)
 		}
 		for _, m := range r.merges(pieces) {
@@ -111,8 +117,12 @@ func Plan(t Table, o Options) []Rewrite {
 
 // worn: too much of it is dead. Where new files come, the dead rows of one that
 // takes longer to open than to read are left to its next merge.
-func (o Options) worn(f piece, quiet bool) bool {
-	return f.dead == f.rows || f.deadShare() > o.MaxDead && (quiet || f.bytes >= OpenBytes)
+func (o Options) worn(f piece, quiet, resting bool) bool {
+	most := o.MaxDead
+	if resting {
+		most = min(most, o.MaxDeadResting)
+	}
+	return f.dead == f.rows || f.deadShare() > most && (quiet || f.bytes >= OpenBytes)
 }
 
 func groups[K comparable, V any](all []V, key func(V) K) map[K][]V {

@@ -48,6 +48,7 @@ func join[T any](lists ...[]T) (all []T) {
 
 func TestPlan(t *testing.T) {
 	unsorted := func(f DataFile) DataFile { f.Unsorted = true; return f }
+	resting := func(f DataFile) DataFile { f.Resting = true; return f }
 	cases := []struct {
 		name  string
 		table Table
@@ -55,6 +56,9 @@ func TestPlan(t *testing.T) {
 		want  []string // inputs: reason
 	}{
 		{name: "nothing of nothing"},
+		{name: "of one that rests, next to nothing may be dead",
+			table: Table{Data: []DataFile{resting(dead(file("worn", 100), 0.02)), resting(dead(file("fine", 100), 0.01)), dead(file("hot", 100), 0.02)}},
+			want:  []string{"[worn]: 2% of 1000000 rows dead"}},
 		{name: "a handful of small files may lie about",
 			table: Table{Data: times(8, "s", 1)}},
 		{name: "one too many: all of one size are merged",

@@ -259,7 +259,7 @@ func (s *session) everything(m *member) []RewritePlan {
 	}
 	files, _ := m.table.rewritable(s.o.Now())
 	for i := range files {
-		files[i].Young = false
+		files[i].Young, files[i].Resting = false, true
 	}
 	plans := s.o.Plan(files)
 	for i := range plans {

@@ -21,6 +21,8 @@ type LiveFile struct {
 	Rows  int64 // as written
 	Dead  int64
 	Young bool // it landed a short while ago
+	// Resting: none of its rows has died for a long while.
+	Resting bool
 	// Unsorted: a rewrite would put its rows in the table's sort order.
 	Unsorted bool
 	// Partition is the same for files that may be rewritten into one.
@@ -30,6 +32,8 @@ type LiveFile struct {
 const (
 	// youngFor is how long a file counts as one that landed a short while ago.
 	youngFor = 10 * time.Minute
+	// restingAfter is when a file rests in which no row dies any more.
+	restingAfter = time.Hour
 	// smallRewrite is the input of a rewrite that may go beside a long one, so
 	// that new files don't pile up meanwhile.
 	smallRewrite = 16 << 20
@@ -77,7 +81,7 @@ func (t *Table) rewritable(now time.Time) (files []LiveFile, all bool) {
 			all = false
 			continue
 		}
-		l := LiveFile{Path: f.Path, Bytes: f.Bytes, Rows: f.Rows, Partition: f.Partition, Young: now.Sub(d.born) < youngFor, Unsorted: f.Unsorted}
+		l := LiveFile{Path: f.Path, Bytes: f.Bytes, Rows: f.Rows, Partition: f.Partition, Young: now.Sub(d.born) < youngFor, Resting: now.Sub(d.worn) >= restingAfter, Unsorted: f.Unsorted}
 		if d.dead != nil {
 			l.Dead = int64(d.dead.GetCardinality())
 		}

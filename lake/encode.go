@@ -33,6 +33,7 @@ type dataFile struct {
 	// dead holds every position known to be dead, published or not.
 	dead *roaring.Bitmap
 	born time.Time // when its epoch was published; zero: before this session
+	worn time.Time // when rows of it died last, or the session began
 
 	rewriting bool // it is being rewritten
 	partial   bool // it came of a rewrite, and the index has not yet found all its rows there

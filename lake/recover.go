@@ -110,7 +110,7 @@ func (s *session) openTable(ctx context.Context, m *member) error {
 			return fmt.Errorf("reset index of %s: %w", m.ident, err)
 		}
 	}
-	todo, err := t.attach()
+	todo, err := t.attach(s.o.Now())
 	if err != nil {
 		t.close(s.log)
 		return fmt.Errorf("open index of %s: %w", m.ident, err)
@@ -128,7 +128,7 @@ func (s *session) openTable(ctx context.Context, m *member) error {
 
 // attach numbers the live files, and says how many rows of files the index
 // does not know have to be read.
-func (t *Table) attach() (rowsToRead int64, err error) {
+func (t *Table) attach(now time.Time) (rowsToRead int64, err error) {
 	known := map[string]uint32{}
 	if t.index != nil {
 		if t.index.State().Phase == index.Untrusted {
@@ -142,7 +142,7 @@ func (t *Table) attach() (rowsToRead int64, err error) {
 	}
 	t.unread = map[uint32]bool{}
 	for _, f := range t.store.Files() {
-		d := &dataFile{no: known[f.Path], path: f.Path, rows: uint32(f.Rows)}
+		d := &dataFile{no: known[f.Path], path: f.Path, rows: uint32(f.Rows), worn: now}
 		if f.Dead != nil {
 			d.dead = f.Dead.Clone()
 		}

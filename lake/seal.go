@@ -148,12 +148,13 @@ func (t *Table) published(s *sealed, epoch uint64, now time.Time) error {
 		return nil
 	}
 	for _, f := range s.epoch.added {
-		f.enc, f.born = nil, now
+		f.enc, f.born, f.worn = nil, now, now
 		if f.rows == 0 || f.dead != nil && f.dead.GetCardinality() == uint64(f.rows) {
 			delete(t.files, f.no)
 		}
 	}
 	for f := range s.dead {
+		f.worn = now
 		if f.enc == nil && !f.partial && f.dead.GetCardinality() == uint64(f.rows) {
 			delete(t.files, f.no)
 		}

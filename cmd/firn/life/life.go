@@ -123,6 +123,27 @@ func (l *Life) Epoch(ctx context.Context, changes int) (time.Duration, error) {
 	return time.Since(began), err
 }
 
+// Rest lets time pass in which nothing comes, and returns once the owner has
+// nothing left to do.
+func (l *Life) Rest(ctx context.Context, d time.Duration) error {
+	l.clock.Add(int64(d))
+	// An owner at rest has a look each second.
+	for turns := 0; turns < 30; {
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-l.ended:
+			return l.died()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		turns++
+		if l.Engine.Lake.Status().Rewrites > 0 || l.Table().Compaction.PlannedRewrites > 0 {
+			turns = 0
+		}
+	}
+	return nil
+}
+
 // wait returns once the lake has all up to lsn.
 func (l *Life) wait(ctx context.Context, lsn wal.LSN) error {
 	ctx, cancel := context.WithCancel(ctx)
