@@ -312,8 +312,8 @@ func (s *session) finishCommit(err error) error {
 	}
 	s.o.Fail("before-ack")
 	s.acknowledge()
+	s.report() // who has waited may ask for the status next
 	s.answer(s.durable, false)
-	s.report()
 	return nil
 }
 
