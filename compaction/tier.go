@@ -33,6 +33,8 @@ func (f piece) deadShare() float64 {
 	return float64(f.dead) / float64(f.rows)
 }
 
+func bySize(a, b piece) int { return cmp.Or(cmp.Compare(a.size, b.size), cmp.Compare(a.path, b.path)) }
+
 // rule says which files, of those that may be merged with one another, are to
 // be. One of less than half of full is small. As the others count for at least
 // half each, there need never be more than two of them for each full of content;
@@ -70,7 +72,7 @@ type merge struct {
 
 // merges picks what to merge, no file twice. It sorts all.
 func (r rule) merges(all []piece) []merge {
-	slices.SortFunc(all, func(a, b piece) int { return cmp.Or(cmp.Compare(a.size, b.size), cmp.Compare(a.path, b.path)) })
+	slices.SortFunc(all, bySize)
 	var spent, small []piece
 	var content int64
 	for _, f := range all {
@@ -87,9 +89,12 @@ func (r rule) merges(all []piece) []merge {
 	count := len(all) // once the merges are done
 	for len(spent) > 0 {
 		m := merge{pieces: spent[:r.fit(spent)]}
+		spent = spent[len(m.pieces):]
+		if r.quiet && len(spent) == 0 {
+			m.pieces, small = r.with(m.pieces, small)
+		}
 		m.reason = m.spentReason()
 		out = append(out, m)
-		spent = spent[len(m.pieces):]
 		count -= len(m.pieces) - m.files()
 	}
 	for {
@@ -109,6 +114,19 @@ func (r rule) merges(all []piece) []merge {
 		small = small[n:]
 		count -= n - 1
 	}
+}
+
+// with adds the smallest of small to pieces that are rewritten anyway, as far as
+// each is no larger than those before it together.
+func (r rule) with(pieces, small []piece) (all, rest []piece) {
+	all = slices.Clone(pieces)
+	sum := merge{pieces: all}.size()
+	for len(small) > 0 && small[0].size <= sum && r.fit(append(all, small[0])) > len(all) {
+		sum += small[0].size
+		all, small = append(all, small[0]), small[1:]
+	}
+	slices.SortStableFunc(all, bySize)
+	return all, small
 }
 
 func (r rule) isSmall(size int64) bool { return 2*size < r.full }
