@@ -143,15 +143,15 @@ func (l *Listener) Run(ctx context.Context) error {
 
 func (l *Listener) routes() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/v1/", l.o.Catalog)
+	// A page of another site must not be able to change anything.
+	own := http.NewCrossOriginProtection()
+	mux.Handle("/v1/", own.Handler(l.o.Catalog))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok\n") })
 	mux.HandleFunc("GET /readyz", l.ready)
 	mux.Handle("GET /metrics", l.guard(promhttp.HandlerFor(l.metrics.registry, promhttp.HandlerOpts{})))
 	mux.Handle("GET /status", l.guard(http.HandlerFunc(l.status)))
 	mux.Handle("GET /{$}", l.guard(http.HandlerFunc(l.page)))
 	if l.o.Mirror != nil {
-		// A page of another site must not be able to hold the stream.
-		own := http.NewCrossOriginProtection()
 		mux.Handle("GET /wait", l.guard(http.HandlerFunc(l.wait)))
 		mux.Handle("POST /hold", own.Handler(l.guard(http.HandlerFunc(l.hold))))
 		mux.Handle("GET /expire", l.guard(http.HandlerFunc(l.expire)))
@@ -160,7 +160,31 @@ func (l *Listener) routes() http.Handler {
 		mux.Handle("POST /compact", own.Handler(l.guard(http.HandlerFunc(l.compact))))
 		mux.Handle("POST /cut", own.Handler(l.guard(http.HandlerFunc(l.cut))))
 	}
-	return mux
+	return l.ownName(mux)
+}
+
+// ownName refuses requests for another name than this machine's where nothing
+// but the address keeps others out: a page may come from a name that has since
+// been made to point here, and would pass for our own (DNS rebinding).
+func (l *Listener) ownName(next http.Handler) http.Handler {
+	bound, ok := l.socket.Addr().(*net.TCPAddr)
+	if l.o.Token != "" || !ok || !bound.IP.IsLoopback() {
+		return next
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		if name, _, err := net.SplitHostPort(host); err == nil {
+			host = name
+		}
+		host = strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
+		ip := net.ParseIP(host)
+		// No browser leaves the name out.
+		if host != "" && host != "localhost" && !strings.HasSuffix(host, ".localhost") && (ip == nil || !ip.IsLoopback()) {
+			plain(w, http.StatusMisdirectedRequest, fmt.Sprintf("this firn answers to localhost and %s only, and was asked for %q; with --token-file it answers to any name\n", bound.IP, host))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // guard lets in only who has the token. Hashes are compared, so that the time

@@ -197,12 +197,50 @@ func TestTokenGuardsAllButHealth(t *testing.T) {
 	require.Equal(t, 503, code)
 }
 
-func TestOtherSitesCannotHoldTheStream(t *testing.T) {
+func TestOtherSitesCannotChangeAnything(t *testing.T) {
 	l := serve(t, nil)
-	for _, path := range []string{"/hold", "/cut", "/compact", "/expire"} {
-		code, _ := ask(t, "POST", l.URL()+path, http.Header{"Origin": {"http://evil.example"}})
-		require.Equal(t, 403, code, path)
+	for _, path := range []string{"/hold", "/cut", "/compact", "/expire", "/v1/shop/namespaces", "/v1/shop/namespaces/public/tables/orders"} {
+		for _, from := range []http.Header{{"Origin": {"http://evil.example"}}, {"Sec-Fetch-Site": {"cross-site"}}} {
+			code, _ := ask(t, "POST", l.URL()+path, from)
+			require.Equal(t, 403, code, path)
+		}
 	}
+	// Engines say nothing of where they come from.
+	code, _ := ask(t, "POST", l.URL()+"/v1/shop/namespaces", http.Header{"Content-Type": {"application/json"}})
+	require.Equal(t, 200, code)
+	code, _ = ask(t, "DELETE", l.URL()+"/v1/shop/namespaces/public", http.Header{"Origin": {"http://evil.example"}})
+	require.Equal(t, 403, code)
+}
+
+// A page whose name has been made to point here is of our own origin to a
+// browser; only the name tells.
+func TestOtherNamesAreNotAnswered(t *testing.T) {
+	ask := func(l *Listener, path, host string) (int, string) {
+		req, err := http.NewRequestWithContext(t.Context(), "GET", l.URL()+path, nil)
+		require.NoError(t, err)
+		req.Host = host
+		resp, err := http.DefaultClient.Do(req)
+		require.NoError(t, err)
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		return resp.StatusCode, string(body)
+	}
+	l := serve(t, nil)
+	for _, path := range []string{"/", "/status", "/metrics", "/v1/config", "/wait"} {
+		for _, host := range []string{"evil.example", "evil.example:8181", "127.0.0.1.evil.example", "localhost.evil.example", "10.0.0.1:8181"} {
+			code, body := ask(l, path, host)
+			require.Equal(t, http.StatusMisdirectedRequest, code, "%s%s", host, path)
+			require.Contains(t, body, "with --token-file it answers to any name")
+		}
+		for _, host := range []string{l.Address(), "localhost", "LOCALHOST:8181", "firn.localhost:1", "[::1]:8181", "127.0.0.2"} {
+			code, body := ask(l, path, host)
+			require.Equal(t, 200, code, "%s%s: %s", host, path, body)
+		}
+	}
+	guarded := serve(t, func(o *Options) { o.Token = "secret" })
+	code, _ := ask(guarded, "/healthz", "lake.internal:8181")
+	require.Equal(t, 200, code)
 }
 
 func TestWaitSurvivesARestartOfTheLake(t *testing.T) {
