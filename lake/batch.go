@@ -237,8 +237,15 @@ func (r *rowBuilder) append(row wal.Tuple, toasted func(col int) error) (size in
 		case 'n':
 			cell.Null()
 		case 'u':
+			s, had := r.columns[col].s, 0
+			if s != nil {
+				had = s.DataLen()
+			}
 			err = toasted(col)
 			size += fixupBytes
+			if s != nil {
+				size += s.DataLen() - had // it was copied
+			}
 		default:
 			err = fmt.Errorf("column kind %q", v.Kind)
 		}

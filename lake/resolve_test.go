@@ -152,3 +152,23 @@ func TestUnchangedValues(t *testing.T) {
 		})
 	}
 }
+
+// An unchanged value that is copied within its batch weighs what it is: an open
+// batch of 8 MB by its rows' messages could else be one of gigabytes.
+func TestCopiedValueWeighs(t *testing.T) {
+	layout, err := NewLayout(toastTable, nil, 0)
+	require.NoError(t, err)
+	rows, err := newRowBuilder(memory.DefaultAllocator, layout)
+	require.NoError(t, err)
+	defer rows.release()
+	rows.wire = []int{0, 1, 2}
+	body := strings.Repeat("x", 100_000)
+	first, err := rows.append(wal.Tuple{{Kind: 't', Data: []byte("1")}, {Kind: 't', Data: []byte(body)}, {Kind: 'n'}}, nil)
+	require.NoError(t, err)
+	size, err := rows.append(wal.Tuple{{Kind: 't', Data: []byte("1")}, {Kind: 'u'}, {Kind: 'n'}}, func(col int) error {
+		rows.copyCell(col, 0)
+		return nil
+	})
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, size, first)
+}
