@@ -219,6 +219,9 @@ func (s *session) commitEpoch(ctx context.Context, e *epoch) error {
 	for _, t := range e.tables {
 		p.Moves = append(p.Moves, t.next.Move())
 		if t.fresh != nil {
+			if was, ok := p.States[t.ident]; ok {
+				t.unsaid = &was
+			}
 			p.States[t.ident] = *t.fresh
 		}
 	}
@@ -255,8 +258,12 @@ func (s *session) publish(ctx context.Context, e *epoch, p Publication) error {
 				continue
 			}
 			p.Moves = slices.DeleteFunc(p.Moves, func(m Move) bool { return m.Table == t.ident })
-			if t.fresh != nil {
-				delete(p.States, t.ident) // it is what it was before
+			switch {
+			case t.unsaid != nil:
+				p.States[t.ident] = *t.unsaid
+				continue
+			case t.fresh != nil:
+				delete(p.States, t.ident) // it is what the head says
 				continue
 			}
 			p.States[t.ident] = TableState{OID: t.oid, LSN: e.base, State: Behind, Reason: "another client committed to it"}

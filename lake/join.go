@@ -95,8 +95,7 @@ func (s *session) join(m *member) {
 	s.position = max(s.position, m.position) // nothing commits in between
 	if m.table.epoch != nil {
 		m.unseen = true
-		m.table.fresh = &TableState{OID: m.oid, State: Streaming}
-		delete(s.states, m.ident)
+		m.table.fresh = &TableState{OID: m.oid, State: Streaming} // over what s.states has, unless it is left out
 	} else {
 		s.states[m.ident] = TableState{OID: m.oid, State: Streaming}
 	}

@@ -72,6 +72,7 @@ type sealed struct {
 	change *Change
 	next   Prepared
 	fresh  *TableState // its standing, if this is its first epoch since a load
+	unsaid *TableState // with fresh: its standing before, if the head doesn't know that yet
 	oid    uint32
 
 	settled []*dataFile // see Table

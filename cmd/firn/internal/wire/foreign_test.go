@@ -255,6 +255,42 @@ func TestRule23TheSlotWaitsForTheHead(t *testing.T) {
 	require.NoError(t, <-ended)
 }
 
+// A table is given up while an epoch is being published, and joins again before
+// the next, which goes on without it, for somebody else has rewritten it: that it
+// was given up must be said by then, for what it has missed comes from a load only.
+func TestRule23GivenUpAndLeftOut(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.exec(`create table a (id int primary key, v text); create table b (id int primary key);
+		insert into a select i, 'v' from generate_series(1, 50) i`)
+	engine := newElsewhere(t, r)
+	var first atomic.Bool
+	publishing, joined := make(chan struct{}), make(chan struct{})
+	goOn := sync.OnceFunc(func() { close(joined) })
+	r.o.Fail = func(at string) {
+		if at == "before-publish" && first.CompareAndSwap(true, false) {
+			close(publishing)
+			<-joined
+		}
+	}
+	e, stop := r.run()
+	t.Cleanup(goOn)
+	r.same(e, "public.a", "public.b")
+	first.Store(true)
+	r.exec("insert into b values (1)")
+	<-publishing
+	r.exec("alter publication firn_shop drop table a")
+	r.exec("insert into a values (100, 'not in the stream')")
+	r.becomes(e, "public.a", lake.Loading) // until readers see it
+	require.NoError(t, engine.rewrite(t.Context(), "public.a"))
+	restarts := e.Lake.Counters().Restarts.Load()
+	goOn()
+	require.Eventually(t, func() bool { return e.Lake.Counters().Restarts.Load() > restarts }, 20*time.Second, 10*time.Millisecond)
+	r.exec("insert into a values (101, 'in it'); insert into b values (2)")
+	r.same(e, "public.a", "public.b")
+	require.NoError(t, stop())
+}
+
 // needless are the objects of firn's own in tables' folders that neither the head
 // nor a kept epoch needs.
 func (r *rig) needless(e *wire.Engine) (out []string) {
