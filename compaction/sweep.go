@@ -15,8 +15,8 @@ type Warehouse interface {
 	// the head with its history, of each kept epoch, and those uploaded for a
 	// commit to come. After an error nothing is known.
 	Needed(ctx context.Context, fn func(hash uint64)) error
-	// Sweepable says whether an object is of those that Needed tells about; what
-	// isn't stays.
+	// Sweepable says whether an object is of those that Needed told about at its
+	// last call; what isn't stays.
 	Sweepable(key string) bool
 	// Ours says whether an object, in a folder that Needed found, can only be
 	// this process' or an earlier run's.
@@ -160,7 +160,7 @@ func (s *Sweeper) remove(ctx context.Context, doomed []Object, out *Swept) error
 		var bytes int64
 		n := min(len(doomed), deletesAtOnce)
 		for _, o := range doomed[:n] {
-			if _, ok := needed[s.Hash(o.Key)]; !ok {
+			if _, ok := needed[s.Hash(o.Key)]; !ok && s.Sweepable(o.Key) {
 				keys, bytes = append(keys, o.Key), bytes+o.Size
 			}
 		}

@@ -2,9 +2,12 @@ package snapshot
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"runtime"
 	"sync"
 
@@ -33,6 +36,21 @@ type reached struct {
 	lists []string   // a metadata file's: URIs of manifest lists
 	parts []*reached // a list's: manifests
 }
+
+// ErrUnknown: a file is not there (then it is fs.ErrNotExist too), or can't be made
+// sense of, so that it is not known what it names. All the rest has been told.
+var ErrUnknown = errors.New("what it names is not known")
+
+// read gets what r knows a file by.
+func (r *Reach) read(ctx context.Context, uri string) ([]byte, error) {
+	b, err := get(ctx, r.store, uri)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, unknown(err)
+	}
+	return b, err
+}
+
+func unknown(err error) error { return fmt.Errorf("%w: %w", ErrUnknown, err) }
 
 // NewReach begins with nothing known. hash is of the keys that Visit gives out.
 func NewReach(store Store, hash func(key string) uint64) *Reach {
@@ -63,10 +81,9 @@ func (r *Reach) learn(name string, read func(*reached) error) (*reached, error) 
 
 // Visit calls fn with the hash of the key of each object that a table's metadata
 // file needs, its own included: of the current snapshot, or with history of all
-// that it lists. What lies outside the warehouse is left out. A file that is not
-// there is an error as any other: what it named is then not known, and must not
-// be taken for what nobody needs. fn may be called from several goroutines, and
-// more than once for an object.
+// that it lists. What lies outside the warehouse is left out. What a file names
+// that is not there must not be taken for what nobody needs: see ErrUnknown. fn
+// may be called from several goroutines, and more than once for an object.
 func (r *Reach) Visit(ctx context.Context, metadataURI string, history bool, fn func(hash uint64)) error {
 	if err := r.visit(ctx, metadataURI, history, fn); err != nil {
 		return fmt.Errorf("find what %s needs: %w", metadataURI, err)
@@ -80,16 +97,19 @@ func (r *Reach) visit(ctx context.Context, metadataURI string, history bool, fn 
 		name += " with history"
 	}
 	m, err := r.learn(name, func(x *reached) error { return r.readMetadata(ctx, x, metadataURI, history) })
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrUnknown) {
 		return err
 	}
 	r.give(m, fn)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(loadsAtOnce)
-	for _, uri := range m.lists {
+	unknowns := make([]error, len(m.lists), len(m.lists)+1)
+	for i, uri := range m.lists {
 		g.Go(func() error {
 			l, err := r.learn(uri, func(x *reached) error { return r.readList(ctx, x, uri) })
-			if err != nil {
+			if errors.Is(err, ErrUnknown) {
+				unknowns[i] = err
+			} else if err != nil {
 				return err
 			}
 			r.give(l, fn)
@@ -104,7 +124,10 @@ func (r *Reach) visit(ctx context.Context, metadataURI string, history bool, fn 
 			return nil
 		})
 	}
-	return g.Wait()
+	if failed := g.Wait(); failed != nil {
+		return failed
+	}
+	return cmp.Or(append(unknowns, err)...) // one stands for all: a table may miss a thousand files
 }
 
 func (r *Reach) give(x *reached, fn func(uint64)) {
@@ -126,13 +149,13 @@ func (r *Reach) readMetadata(ctx context.Context, x *reached, uri string, histor
 	if !r.add(x, uri) {
 		return nil
 	}
-	b, err := get(ctx, r.store, uri)
+	b, err := r.read(ctx, uri)
 	if err != nil {
 		return err
 	}
 	m, err := parseMetadata(b)
 	if err != nil {
-		return err
+		return unknown(err)
 	}
 	for _, s := range m.snapshots {
 		if !history && s.id != m.current {
@@ -142,10 +165,10 @@ func (r *Reach) readMetadata(ctx context.Context, x *reached, uri string, histor
 			List string `json:"manifest-list"`
 		}
 		if err := json.Unmarshal(s.doc, &doc); err != nil {
-			return fmt.Errorf("snapshot %d: %w", s.id, err)
+			return unknown(fmt.Errorf("snapshot %d: %w", s.id, err))
 		}
 		if doc.List == "" {
-			return fmt.Errorf("snapshot %d has no manifest list", s.id)
+			return unknown(fmt.Errorf("snapshot %d has no manifest list", s.id))
 		}
 		x.lists = append(x.lists, doc.List)
 	}
@@ -155,7 +178,7 @@ func (r *Reach) readMetadata(ctx context.Context, x *reached, uri string, histor
 		}
 		if raw, ok := m.rest[key]; ok {
 			if err := json.Unmarshal(raw, &docs); err != nil {
-				return fmt.Errorf("%s: %w", key, err)
+				return unknown(fmt.Errorf("%s: %w", key, err))
 			}
 		}
 		for _, d := range docs {
@@ -169,35 +192,38 @@ func (r *Reach) readList(ctx context.Context, x *reached, uri string) error {
 	if !r.add(x, uri) {
 		return nil
 	}
-	b, err := get(ctx, r.store, uri)
+	b, err := r.read(ctx, uri)
 	if err != nil {
 		return err
 	}
 	manifests, err := iceberg.ReadManifestList(bytes.NewReader(b))
 	if err != nil {
-		return fmt.Errorf("read %s: %w", uri, err)
+		return unknown(fmt.Errorf("read %s: %w", uri, err))
 	}
+	var unknowns []error
 	for _, m := range manifests {
 		part, err := r.learn(m.FilePath(), func(x *reached) error { return r.readManifest(ctx, x, m) })
-		if err != nil {
+		if errors.Is(err, ErrUnknown) {
+			unknowns = append(unknowns, err)
+		} else if err != nil {
 			return err
 		}
 		x.parts = append(x.parts, part)
 	}
-	return nil
+	return cmp.Or(unknowns...)
 }
 
 func (r *Reach) readManifest(ctx context.Context, x *reached, m iceberg.ManifestFile) error {
 	if !r.add(x, m.FilePath()) {
 		return nil
 	}
-	b, err := get(ctx, r.store, m.FilePath())
+	b, err := r.read(ctx, m.FilePath())
 	if err != nil {
 		return err
 	}
 	entries, err := iceberg.ReadManifest(m, bytes.NewReader(b), true)
 	if err != nil {
-		return fmt.Errorf("read %s: %w", m.FilePath(), err)
+		return unknown(fmt.Errorf("read %s: %w", m.FilePath(), err))
 	}
 	for _, e := range entries {
 		r.add(x, e.DataFile().FilePath())

@@ -34,23 +34,28 @@ type warehouse struct {
 	pending *snapshot.Pending
 	kept    map[uint64]*named // by entry, those that were kept at the last look
 	folders map[string]bool   // of mirrored tables
+	spared  map[string]bool   // folders that nothing is removed from, this time
 }
 
 // named is what an entry of the log names. Most entries name the same files.
 type named struct {
-	tables, views []unique.Handle[string] // metadata URIs
-	folders       []unique.Handle[string] // keys of mirrored tables' folders
-	entries       []string                // keys in the log
+	tables  []namedTable
+	views   []unique.Handle[string] // metadata URIs
+	entries []string                // keys in the log
+}
+
+type namedTable struct {
+	metadata unique.Handle[string] // URI
+	folder   unique.Handle[string] // key
+	mirrored bool
 }
 
 func (w *warehouse) namedBy(s *catalog.State) *named {
 	n := &named{entries: s.Keys()}
 	for _, t := range s.Tables() {
-		if key, ok := w.store.Key(strings.TrimRight(t.Location, "/")); ok && t.Mirror != nil {
-			n.folders = append(n.folders, unique.Make(key))
-		}
+		key, _ := w.store.Key(strings.TrimRight(t.Location, "/")) // or it lies elsewhere
 		if t.Metadata != "" {
-			n.tables = append(n.tables, unique.Make(t.Metadata))
+			n.tables = append(n.tables, namedTable{unique.Make(t.Metadata), unique.Make(key), t.Mirror != nil})
 		}
 	}
 	for _, v := range s.Views() {
@@ -68,6 +73,8 @@ func newSweeper(log *catalog.Log, store object.Store, pending *snapshot.Pending,
 func (w *warehouse) Hash(key string) uint64 { return xxh3.HashString(key) }
 
 // Needed visits the head with its history, the kept epochs, and what is pending.
+// A table that mirrors nothing is its engine's to thin: where that one has removed
+// what a kept epoch names, the table's folder is left alone, and the rest goes on.
 func (w *warehouse) Needed(ctx context.Context, fn func(hash uint64)) error {
 	// Pending first: what leaves it meanwhile is in the head.
 	for _, key := range w.pending.Keys() {
@@ -81,7 +88,7 @@ func (w *warehouse) Needed(ctx context.Context, fn func(hash uint64)) error {
 	if err != nil {
 		return err
 	}
-	w.head, w.kept, w.folders = head, kept, map[string]bool{}
+	w.head, w.kept, w.folders, w.spared = head, kept, map[string]bool{}, map[string]bool{}
 	w.reach.Round()
 	var mu sync.Mutex
 	locked := func(h uint64) {
@@ -93,17 +100,27 @@ func (w *warehouse) Needed(ctx context.Context, fn func(hash uint64)) error {
 	g.SetLimit(visits)
 	seen := map[unique.Handle[string]]bool{}
 	visit := func(n *named, history bool) {
-		for _, f := range n.folders {
-			w.folders[f.Value()] = true
-		}
 		for _, key := range n.entries {
 			locked(w.Hash(key))
 		}
-		for _, uri := range n.tables {
-			if !seen[uri] {
-				seen[uri] = true
-				g.Go(func() error { return w.reach.Visit(gctx, uri.Value(), history, locked) })
+		for _, t := range n.tables {
+			if t.mirrored {
+				w.folders[t.folder.Value()] = true
 			}
+			if seen[t.metadata] {
+				continue
+			}
+			seen[t.metadata] = true
+			g.Go(func() error {
+				err := w.reach.Visit(gctx, t.metadata.Value(), history, locked)
+				if !t.mirrored && errors.Is(err, snapshot.ErrUnknown) {
+					mu.Lock()
+					defer mu.Unlock()
+					w.spared[t.folder.Value()] = true
+					return nil
+				}
+				return err
+			})
 		}
 		for _, uri := range n.views {
 			if key, ok := w.store.Key(uri.Value()); ok {
@@ -167,8 +184,18 @@ func (w *warehouse) Sweepable(key string) bool {
 	if strings.HasPrefix(key, catalog.LogPrefix) {
 		return w.head.MayTrim(key)
 	}
-	folder := strings.Contains(key, "/data/") || strings.Contains(key, "/metadata/")
-	return folder && !strings.HasSuffix(key, "/version-hint.text")
+	file := strings.Contains(key, "/data/") || strings.Contains(key, "/metadata/")
+	return file && !strings.HasSuffix(key, "/version-hint.text") && !in(w.spared, key)
+}
+
+// in says whether a key's data or metadata folder lies in one of these.
+func in(folders map[string]bool, key string) bool {
+	for i, c := range key {
+		if rest := key[i:]; c == '/' && (strings.HasPrefix(rest, "/data/") || strings.HasPrefix(rest, "/metadata/")) && folders[key[:i]] {
+			return true
+		}
+	}
+	return false
 }
 
 // Ours: an engine that rewrites a mirrored table puts its files into the same
@@ -177,15 +204,7 @@ func (w *warehouse) Ours(key string) bool {
 	if strings.HasPrefix(key, catalog.LogPrefix) {
 		return true
 	}
-	if !snapshot.OwnName(key) {
-		return false
-	}
-	for _, part := range []string{"/data/", "/metadata/"} {
-		if folder, _, ok := strings.Cut(key, part); ok && w.folders[folder] {
-			return true
-		}
-	}
-	return false
+	return snapshot.OwnName(key) && in(w.folders, key)
 }
 
 func (w *warehouse) List(ctx context.Context, after string) ([]compaction.Object, error) {
