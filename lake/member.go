@@ -105,6 +105,7 @@ func (s *session) admit(t *wal.Table, h *HeadTable) *member {
 		if h.Ident != m.ident {
 			m.quarantine(fmt.Sprintf("the table was renamed from %s to %s", h.Ident, m.ident))
 			m.ident = h.Ident
+			s.leave(m, h) // so that it is loaded anew once it has its name again
 		}
 	} else if old := s.byIdent(m.ident); old != nil {
 		// Dropped and created again under its name: the new table's rows

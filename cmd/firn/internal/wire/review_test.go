@@ -138,6 +138,53 @@ func TestLeftOutForAWhile(t *testing.T) {
 	run("", "public.a", "public.b")
 }
 
+// TestRenamedForAWhile has a table under another name for the length of a run,
+// which can't follow it: what it has missed comes when it has its name again, and
+// the slot does not wait for that.
+func TestRenamedForAWhile(t *testing.T) {
+	t.Parallel()
+	for _, was := range []string{lake.Streaming, lake.Behind} {
+		t.Run(was, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			r.exec("create table a (id int primary key); create table b (id int primary key); insert into a values (1)")
+			e, stop := r.run()
+			r.same(e, "public.a", "public.b")
+			require.NoError(t, stop())
+			_, err := e.Log.Commit(t.Context(), func(next *catalog.State) error {
+				id := catalog.Ident{Namespace: []string{"public"}, Name: "a"}
+				tbl, _ := next.Table(id)
+				tbl.Mirror = &catalog.Mirror{OID: tbl.Mirror.OID, LSN: next.LSN, State: was}
+				next.PutTable(id, tbl)
+				return nil
+			})
+			require.NoError(t, err)
+			r.exec("insert into a values (2); alter table a rename to elsewhere; insert into elsewhere values (3)")
+			for i := range 2 {
+				e, stop = r.run()
+				r.exec("insert into elsewhere values ($1)", 10+i)
+				r.exec("insert into b values ($1)", i)
+				r.same(e, "public.b")
+				require.Equal(t, lake.Quarantined, state(e, "public.a").State)
+				require.Contains(t, state(e, "public.a").Reason, "renamed from public.a to public.elsewhere")
+				require.Eventually(t, func() bool {
+					var text string
+					require.NoError(t, r.conn.QueryRow(t.Context(), "select confirmed_flush_lsn::text from pg_replication_slots where slot_name = 'firn_shop'").Scan(&text))
+					at, err := wal.ParseLSN(text)
+					require.NoError(t, err)
+					return at >= r.head(e).LSN
+				}, 20*time.Second, 50*time.Millisecond, "the slot stands still")
+				require.NoError(t, stop())
+			}
+			r.exec("alter table elsewhere rename to a")
+			e, stop = r.run()
+			r.exec("insert into a values (4)")
+			r.same(e, "public.a", "public.b")
+			require.NoError(t, stop())
+		})
+	}
+}
+
 // TestTakenOutOfThePublication has another hand take a table out of the
 // publication, under a running mirror and between two runs.
 func TestTakenOutOfThePublication(t *testing.T) {
