@@ -3,6 +3,8 @@ package wire
 import (
 	"context"
 	"errors"
+	"maps"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -21,27 +23,29 @@ const (
 	// othersGrace is how old a file must be that somebody else may have put
 	// there, who may still be about to commit it.
 	othersGrace = 24 * time.Hour
+	foldersKept = 30 * othersGrace // how long a folder is known after it was last named
 	listPage    = 1000
 	visits      = 8 // tables looked through at a time
 )
 
 // warehouse is the lake's place as compaction's sweeper sees it.
 type warehouse struct {
-	log     *catalog.Log
-	head    *catalog.State // at the last look
-	store   object.Store
-	reach   *snapshot.Reach
-	pending *snapshot.Pending
-	kept    map[uint64]*named // by entry, those that were kept at the last look
-	folders map[string]bool   // of mirrored tables
-	spared  map[string]bool   // folders that nothing is removed from, this time
+	log      *catalog.Log
+	head     *catalog.State // at the last look
+	store    object.Store
+	reach    *snapshot.Reach
+	pending  *snapshot.Pending
+	kept     map[uint64]*named    // by entry, those that were kept at the last look
+	mirrored map[string]bool      // folders of mirrored tables
+	folders  map[string]time.Time // of whatever the lake shows, or has shown: when it was last named
+	spared   map[string]bool      // folders that nothing is removed from, this time
 }
 
 // named is what an entry of the log names. Most entries name the same files.
 type named struct {
 	tables  []namedTable
-	views   []unique.Handle[string] // metadata URIs
-	entries []string                // keys in the log
+	views   []namedView
+	entries []string // keys in the log
 }
 
 type namedTable struct {
@@ -50,23 +54,32 @@ type namedTable struct {
 	mirrored bool
 }
 
+type namedView struct {
+	metadata, folder unique.Handle[string] // as a table's
+}
+
 func (w *warehouse) namedBy(s *catalog.State) *named {
 	n := &named{entries: s.Keys()}
 	for _, t := range s.Tables() {
-		key, _ := w.store.Key(strings.TrimRight(t.Location, "/")) // or it lies elsewhere
 		if t.Metadata != "" {
-			n.tables = append(n.tables, namedTable{unique.Make(t.Metadata), unique.Make(key), t.Mirror != nil})
+			n.tables = append(n.tables, namedTable{unique.Make(t.Metadata), w.folder(t.Location), t.Mirror != nil})
 		}
 	}
 	for _, v := range s.Views() {
-		n.views = append(n.views, unique.Make(v.Metadata))
+		n.views = append(n.views, namedView{unique.Make(v.Metadata), w.folder(v.Location)})
 	}
 	return n
 }
 
+// folder is the key of a location; "" lies elsewhere.
+func (w *warehouse) folder(location string) unique.Handle[string] {
+	key, _ := w.store.Key(strings.TrimRight(location, "/"))
+	return unique.Make(key)
+}
+
 // newSweeper keeps a warehouse free of what no kept epoch needs.
 func newSweeper(log *catalog.Log, store object.Store, pending *snapshot.Pending, grace time.Duration) *compaction.Sweeper {
-	w := &warehouse{log: log, store: store, pending: pending, reach: snapshot.NewReach(store, xxh3.HashString)}
+	w := &warehouse{log: log, store: store, pending: pending, folders: map[string]time.Time{}, reach: snapshot.NewReach(store, xxh3.HashString)}
 	return &compaction.Sweeper{Warehouse: w, Grace: grace, OthersGrace: max(grace, othersGrace)}
 }
 
@@ -88,7 +101,8 @@ func (w *warehouse) Needed(ctx context.Context, fn func(hash uint64)) error {
 	if err != nil {
 		return err
 	}
-	w.head, w.kept, w.folders, w.spared = head, kept, map[string]bool{}, map[string]bool{}
+	w.head, w.kept, w.mirrored, w.spared = head, kept, map[string]bool{}, map[string]bool{}
+	now := time.Now()
 	w.reach.Round()
 	var mu sync.Mutex
 	locked := func(h uint64) {
@@ -104,8 +118,9 @@ func (w *warehouse) Needed(ctx context.Context, fn func(hash uint64)) error {
 			locked(w.Hash(key))
 		}
 		for _, t := range n.tables {
+			w.folders[t.folder.Value()] = now
 			if t.mirrored {
-				w.folders[t.folder.Value()] = true
+				w.mirrored[t.folder.Value()] = true
 			}
 			if seen[t.metadata] {
 				continue
@@ -122,8 +137,9 @@ func (w *warehouse) Needed(ctx context.Context, fn func(hash uint64)) error {
 				return err
 			})
 		}
-		for _, uri := range n.views {
-			if key, ok := w.store.Key(uri.Value()); ok {
+		for _, v := range n.views {
+			w.folders[v.folder.Value()] = now
+			if key, ok := w.store.Key(v.metadata.Value()); ok {
 				locked(w.Hash(key))
 			}
 		}
@@ -132,6 +148,7 @@ func (w *warehouse) Needed(ctx context.Context, fn func(hash uint64)) error {
 	for _, n := range kept {
 		visit(n, false)
 	}
+	maps.DeleteFunc(w.folders, func(_ string, named time.Time) bool { return now.Sub(named) > foldersKept })
 	if err := w.mark(ctx, head, locked); err != nil {
 		return errors.Join(err, g.Wait())
 	}
@@ -179,20 +196,27 @@ func (w *warehouse) keptBy(ctx context.Context, head *catalog.State) (map[uint64
 }
 
 // Sweepable: of tables' files and, below the log's mark, of entries. Nothing else
-// is touched. version-hint.text is named by nobody, and read by its name.
+// is touched: a folder that the lake has not shown is somebody's, however it looks
+// inside, but for what this package alone names so, and a killed load left.
+// version-hint.text is named by nobody, and read by its name.
 func (w *warehouse) Sweepable(key string) bool {
 	if strings.HasPrefix(key, catalog.LogPrefix) {
 		return w.head.MayTrim(key)
 	}
-	file := strings.Contains(key, "/data/") || strings.Contains(key, "/metadata/")
-	return file && !strings.HasSuffix(key, "/version-hint.text") && !in(w.spared, key)
+	ours := snapshot.OwnName(key) && ownFolder.MatchString(key)
+	return (ours || in(w.folders, key)) && !strings.HasSuffix(key, "/version-hint.text") && !in(w.spared, key)
 }
 
-// in says whether a key's data or metadata folder lies in one of these.
-func in(folders map[string]bool, key string) bool {
+// ownFolder matches keys in folders as Tables and the catalog's server name them.
+var ownFolder = regexp.MustCompile(`^.+-[0-9a-f]{8}([0-9a-f]{4})?/(data|metadata)/[^/]+$`)
+
+// in says whether a key is in the data or metadata of one of these.
+func in[V any](folders map[string]V, key string) bool {
 	for i, c := range key {
-		if rest := key[i:]; c == '/' && (strings.HasPrefix(rest, "/data/") || strings.HasPrefix(rest, "/metadata/")) && folders[key[:i]] {
-			return true
+		if rest := key[i:]; c == '/' && (strings.HasPrefix(rest, "/data/") || strings.HasPrefix(rest, "/metadata/")) {
+			if _, ok := folders[key[:i]]; ok {
+				return true
+			}
 		}
 	}
 	return false
@@ -204,7 +228,7 @@ func (w *warehouse) Ours(key string) bool {
 	if strings.HasPrefix(key, catalog.LogPrefix) {
 		return true
 	}
-	return snapshot.OwnName(key) && in(w.folders, key)
+	return snapshot.OwnName(key) && in(w.mirrored, key)
 }
 
 func (w *warehouse) List(ctx context.Context, after string) ([]compaction.Object, error) {

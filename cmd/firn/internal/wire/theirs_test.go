@@ -111,3 +111,37 @@ func TestRule14EngineThinsItsOwnTable(t *testing.T) {
 	require.False(t, l.there(lost))
 	require.True(t, l.there(x.lists[2]))
 }
+
+// Strangers keep files beside the lake's tables, in folders that look like a
+// table's: they stay. What is left of a dropped table goes, whoever's it was.
+func TestRule13StrangersFilesStay(t *testing.T) {
+	l := newShortLog(t)
+	l.x.sweeper.OthersGrace = shortGrace
+	x := newEngineTable(l, "analytics/x-0123456789ab")
+	list := x.commit(1, false)
+	var strangers []string
+	for _, key := range []string{
+		"raw/data/2026.csv", "raw/data/" + uuid.Must(uuid.NewV7()).String() + ".parquet", "a/raw-20261123/data/orders.csv",
+		"analytics/metadata/README", "models/x-0123456789ac/metadata/00001-" + uuid.NewString() + ".metadata.json", "analytics/x-0123456789ab/notes",
+	} {
+		require.NoError(t, l.store.Put(t.Context(), key, strings.NewReader("theirs"), 6))
+		strangers = append(strangers, key)
+	}
+	killed := "public/t0-01234567/data/" + uuid.Must(uuid.NewV7()).String() + ".parquet" // of a load that never was
+	require.NoError(t, l.store.Put(t.Context(), killed, strings.NewReader("PAR1"), 4))
+	needless := x.put("data/00000-0-needless.parquet", "PAR1")
+	l.sweep()
+	require.False(t, l.there(needless))
+	require.False(t, l.there(killed))
+	require.True(t, l.there(list))
+	_, err := l.log.Commit(t.Context(), func(n *catalog.State) error {
+		require.True(t, n.DropTable(x.id))
+		return nil
+	})
+	require.NoError(t, err)
+	l.sweep()
+	require.False(t, l.there(list))
+	for _, key := range strangers {
+		require.True(t, l.there(key), key)
+	}
+}
