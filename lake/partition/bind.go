@@ -11,7 +11,7 @@ import (
 type Field struct {
 	Source    int    `json:"source"` // field id
 	Transform string `json:"transform"`
-	Name      string `json:"name"`
+	Name      string `json:"name"` // which the table may have to alter
 }
 
 // Place is one partition of one spec: where the rows of a data file belong.
@@ -32,15 +32,12 @@ func Bind(by By, sc *iceberg.Schema) ([]Field, error) {
 		if !suits(t.Transform, f.Type) {
 			return nil, fmt.Errorf("partition by %s: the column is %s in the lake, for which there is no such partition", t, f.Type)
 		}
-		b := Field{Source: f.ID, Transform: t.Transform.String(), Name: fieldName(t, sc)}
+		b := Field{Source: f.ID, Transform: t.Transform.String(), Name: fieldName(t)}
 		for _, was := range fields {
 			// Readers take two of the kind for a mistake.
 			if was.Source == b.Source && (was.Transform == b.Transform || temporal(was.Transform) && temporal(b.Transform)) {
 				return nil, fmt.Errorf("partition by %s: one partition by %s is enough", t, t.Column)
 			}
-		}
-		for n := 2; slices.ContainsFunc(fields, func(x Field) bool { return x.Name == b.Name }); n++ {
-			b.Name = fmt.Sprintf("%s_%d", fieldName(t, sc), n)
 		}
 		fields = append(fields, b)
 	}
@@ -62,25 +59,15 @@ func suits(t iceberg.Transform, typ iceberg.Type) bool {
 	return false
 }
 
-// fieldName is the name that other writers give such a field, or, where a
-// column has that, one like it: a partition field may share a column's name
-// only if it holds the column's values.
-func fieldName(t Term, sc *iceberg.Schema) string {
-	name := t.Column
+// fieldName is the name that other writers give such a field.
+func fieldName(t Term) string {
 	switch tr := t.Transform.(type) {
 	case iceberg.IdentityTransform:
-		return name
+		return t.Column
 	case iceberg.BucketTransform:
-		name = fmt.Sprintf("%s_bucket_%d", name, tr.NumBuckets)
+		return fmt.Sprintf("%s_bucket_%d", t.Column, tr.NumBuckets)
 	case iceberg.TruncateTransform:
-		name = fmt.Sprintf("%s_trunc_%d", name, tr.Width)
-	default:
-		name += "_" + t.Transform.String()
+		return fmt.Sprintf("%s_trunc_%d", t.Column, tr.Width)
 	}
-	for {
-		if _, taken := sc.FindFieldByName(name); !taken {
-			return name
-		}
-		name += "_part"
-	}
+	return t.Column + "_" + t.Transform.String()
 }

@@ -71,7 +71,7 @@ func TestBind(t *testing.T) {
 	}
 	fields, err := bind("day(at), bucket(4, id), id, truncate(10, id)")
 	require.NoError(t, err)
-	require.Equal(t, []Field{{4, "day", "at_day_part"}, {1, "bucket[4]", "id_bucket_4"}, {1, "identity", "id"}, {1, "truncate[10]", "id_trunc_10"}}, fields)
+	require.Equal(t, []Field{{4, "day", "at_day"}, {1, "bucket[4]", "id_bucket_4"}, {1, "identity", "id"}, {1, "truncate[10]", "id_trunc_10"}}, fields)
 	for in, want := range map[string]string{
 		"day(nowhere)":       "partition by day(nowhere): there is no column nowhere",
 		"day(id)":            "partition by day(id): the column is long in the lake",

@@ -78,6 +78,9 @@ func (p *prepared) prepare(ctx context.Context, c *lake.Change) error {
 		}
 		t.settle(m)
 	}
+	if err := m.nameFields(); err != nil {
+		return err
+	}
 	when := t.timestamp(c.CommitTime)
 	if c.Schema == nil && !c.Truncate && len(c.Rewrites) == 0 && len(c.Add) == 0 && len(c.Dead) == 0 && c.Kind != "snapshot" && c.Kind != "schema" {
 		m.lastUpdatedMS = max(when, m.lastUpdatedMS)

@@ -1,8 +1,10 @@
 package snapshot
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/RoaringBitmap/roaring/v2"
@@ -256,6 +258,63 @@ func TestPartitionEvolution(t *testing.T) {
 			require.Equal(t, 1, s.tab.meta.defaultSpecID)
 			s.commit(&lake.Change{Stamp: s.stamp("schema"), Schema: narrow})
 			require.Equal(t, 3, s.tab.meta.defaultSpecID)
+			s.reloaded()
+		})
+	}
+}
+
+// Columns come that are named as partition fields are: these have another name
+// from then on, in specs that are no longer used too, and what is there is found
+// by them as before.
+func TestPartitionNames(t *testing.T) {
+	for _, version := range []int{2, 3} {
+		t.Run(fmt.Sprint("v", version), func(t *testing.T) {
+			s := sow(t, version, "s, day(tz), bucket(4, l)")
+			names := func() (out []string) {
+				taken := map[string]int{}
+				for i := range s.tab.meta.specs {
+					for _, f := range s.tab.meta.specs[i].Fields() {
+						require.Equal(t, f.FieldID, cmp.Or(taken[f.Name], f.FieldID), f.Name)
+						taken[f.Name] = f.FieldID
+						c, ok := s.tab.Schema().FindFieldByName(f.Name)
+						require.True(t, !ok || c.ID == f.SourceID() && f.Transform.String() == "identity", f.Name)
+						out = append(out, f.Name)
+					}
+				}
+				return out
+			}
+			rec := manyRows(t, 2)
+			defer rec.Release()
+			s.commit(&lake.Change{Stamp: s.stamp("stream"), Add: s.plant(manySchema, rec)})
+			require.Equal(t, []string{"s", "tz_day", "l_bucket_4"}, names())
+
+			// s is replaced by another; tz_day comes, and l gets the name of its field.
+			fields := slices.Clone(manySchema.Fields())
+			fields[1].Name = "L_bucket_4"
+			fields[7] = iceberg.NestedField{ID: 12, Name: "s", Type: iceberg.PrimitiveTypes.Int32}
+			sc := iceberg.NewSchema(0, append(fields, iceberg.NestedField{ID: 13, Name: "tz_day", Type: iceberg.PrimitiveTypes.String})...)
+			s.commit(&lake.Change{Stamp: s.stamp("schema"), Schema: sc, Partition: s.fields[1:]})
+			require.Equal(t, []string{"s_part", "tz_day_part", "l_bucket_4_part", "tz_day_part", "l_bucket_4_part"}, names())
+			s.tab = s.reloaded()
+			var rewrites []*lake.Rewritten
+			for _, f := range s.tab.Files()[:2] {
+				r, err := s.tab.Rewrite(t.Context(), []lake.RewriteInput{{Path: f.Path, Dead: f.Dead}})
+				require.NoError(t, err)
+				require.Equal(t, f.Partition, partitionKey(r.Output.Entry))
+				rewrites = append(rewrites, r)
+			}
+			s.commit(&lake.Change{Stamp: s.stamp("rewrite"), Rewrites: rewrites})
+			s.tab = s.reloaded()
+			rows, files := s.scan(iceberg.EqualTo(iceberg.Reference("tz"), iceberg.Timestamp(-7_000_000)))
+			require.EqualValues(t, 2, rows)
+			require.Equal(t, 1, files)
+
+			// The same words again are the same spec, and the new s is a field of its own.
+			same, err := s.tab.Spec(bound(t, `day(tz), bucket(4, "L_bucket_4")`, sc))
+			require.NoError(t, err)
+			require.Equal(t, 1, same.ID())
+			s.commit(&lake.Change{Stamp: s.stamp("schema"), Schema: sc, Partition: bound(t, "s, day(tz)", sc)})
+			require.Equal(t, []string{"s_part", "tz_day_part", "l_bucket_4_part", "tz_day_part", "l_bucket_4_part", "s", "tz_day_part"}, names()[:7])
 			s.reloaded()
 		})
 	}

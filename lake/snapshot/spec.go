@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/apache/iceberg-go"
 
@@ -21,7 +22,7 @@ func (m *metadata) spec(id int32) (iceberg.PartitionSpec, error) {
 }
 
 // specOf is the spec of these fields: the one that has them, or what addSpec
-// would add. A field keeps its id from spec to spec.
+// would add. A field keeps its id and its name from spec to spec.
 func (m *metadata) specOf(fields []partition.Field) (iceberg.PartitionSpec, error) {
 	id, last := 0, m.lastPartition
 	for _, s := range m.specs {
@@ -40,7 +41,7 @@ func (m *metadata) specOf(fields []partition.Field) (iceberg.PartitionSpec, erro
 		for _, s := range m.specs {
 			for _, was := range s.Fields() {
 				if was.SourceID() == f.Source && was.Transform.Equals(t) {
-					p.FieldID = was.FieldID
+					p.FieldID, p.Name = was.FieldID, was.Name
 				}
 			}
 		}
@@ -53,12 +54,14 @@ func (m *metadata) specOf(fields []partition.Field) (iceberg.PartitionSpec, erro
 	return iceberg.NewPartitionSpecID(id, of...), nil
 }
 
+// sameSpec goes by what partitions are made of: a field's name is nameFields'
+// affair.
 func sameSpec(s iceberg.PartitionSpec, fields []partition.Field) bool {
 	if s.NumFields() != len(fields) {
 		return false
 	}
 	for i, f := range s.Fields() {
-		if w := fields[i]; f.SourceID() != w.Source || f.Name != w.Name || f.Transform.String() != w.Transform {
+		if w := fields[i]; f.SourceID() != w.Source || f.Transform.String() != w.Transform {
 			return false
 		}
 	}
@@ -80,6 +83,58 @@ func (m *metadata) addSpec(s iceberg.PartitionSpec) error {
 		m.lastPartition = max(m.lastPartition, f.FieldID)
 	}
 	return nil
+}
+
+// nameFields gives partition fields of all specs names that readers take. They
+// bind every spec, old ones too, to the current schema, or to that of the
+// snapshot they read, and refuse the table if a column of it has a field's name,
+// unless the field holds that column's values. A name that another field has is
+// refused as well; the newest spec's keeps it. Files and manifests know fields by
+// their ids.
+func (m *metadata) nameFields() error {
+	names, taken := map[int]string{}, map[string]bool{}
+	for i, s := range slices.Backward(m.specs) {
+		var fields []iceberg.PartitionField
+		renamed := false
+		for _, f := range s.Fields() {
+			name, ok := names[f.FieldID]
+			if !ok {
+				for name = f.Name; taken[strings.ToLower(name)] || m.refuses(name, f); {
+					name += "_part"
+				}
+				names[f.FieldID], taken[strings.ToLower(name)] = name, true
+			}
+			renamed = renamed || name != f.Name
+			f.Name = name
+			fields = append(fields, f)
+		}
+		if !renamed {
+			continue
+		}
+		m.specs[i] = iceberg.NewPartitionSpecID(s.ID(), fields...)
+		doc, err := json.Marshal(m.specs[i])
+		if err != nil {
+			return fmt.Errorf("marshal partition spec: %w", err)
+		}
+		m.specDocs[i] = doc
+	}
+	return nil
+}
+
+// refuses says whether a column makes a name impossible for a partition field.
+func (m *metadata) refuses(name string, f iceberg.PartitionField) bool {
+	_, identity := f.Transform.(iceberg.IdentityTransform)
+	for _, s := range m.schemas {
+		if _, ok := s.schema.FindFieldByID(f.SourceID()); !ok {
+			continue
+		}
+		for _, c := range s.schema.Fields() {
+			if strings.EqualFold(c.Name, name) && !(identity && c.ID == f.SourceID()) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // withSources is a schema with the columns that the fields of specs are made of,

@@ -10,7 +10,8 @@ import (
 )
 
 // slice fills tables that are partitioned by every type, one of which loses a
-// column that it is partitioned by.
+// column that it is partitioned by, and gets others with the names of that and
+// of a partition field.
 func (b *bed) slice(t *testing.T) {
 	b.exec(t, "create table torture.sliced (id bigint primary key, tz timestamptz, kind text, u uuid, b bytea, d date)",
 		`insert into torture.sliced select i, timestamptz '1969-01-01' + i * interval '5 days', (array['', 'a', 'ö/ =%', null])[1 + i % 4], md5((i % 7)::text)::uuid, decode(md5((i % 3)::text), 'hex'),
@@ -25,12 +26,15 @@ func (b *bed) slice(t *testing.T) {
 	b.firn.Settle(t)
 	b.exec(t, "alter table torture.sliced drop kind", "insert into torture.sliced values (1000, '2026-11-11Z'), (1001, '1970-01-01Z')",
 		"update torture.sliced set d = d + 1 where id % 7 = 1")
+	b.firn.Settle(t)
+	b.exec(t, "alter table torture.sliced add kind int", "alter table torture.sliced add tz_month text",
+		"insert into torture.sliced values (2000, '2026-11-11Z', null, null, null, 7, 'x')", "update torture.sliced set kind = id where id % 5 = 1")
 }
 
 // partitions has every engine look for rows by what tables are partitioned by,
 // and look into some files only.
 func (b *bed) partitions(t *testing.T) {
-	for table, columns := range map[string]string{"torture.hashed": "*", "torture.sliced": "id, tz, u, b, d"} {
+	for table, columns := range map[string]string{"torture.hashed": "*", "torture.sliced": "id, tz, u, b, d, kind, tz_month"} {
 		want := laketest.PostgresRows(t, b.url, "select * from "+table)
 		sql := "SELECT " + columns + " FROM lake." + table
 		require.Empty(t, laketest.Diff(want.Multiset(), b.duck.Query(t, sql).Multiset()), "DuckDB")
@@ -40,6 +44,7 @@ func (b *bed) partitions(t *testing.T) {
 	for _, x := range []struct{ table, pg, sql, py string }{
 		{"torture.sliced", "tz < '1970-01-01Z'", "tz < TIMESTAMP '1970-01-01 00:00:00 UTC'", "tz < '1970-01-01T00:00:00+00:00'"},
 		{"torture.sliced", "d = '1969-12-31'", "d = DATE '1969-12-31'", "d = '1969-12-31'"},
+		{"torture.sliced", "kind = 7", "kind = 7", "kind = 7"},
 		{"torture.sliced", "tz is null", "tz IS NULL", "tz is null"},
 		{"torture.hashed", "n = 12.5", "n = CAST(12.5 AS DECIMAL(12,2))", "n = 12.50"},
 		{"torture.hashed", "n < -90", "n < -90", "n < -90"},
