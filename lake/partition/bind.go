@@ -2,6 +2,7 @@ package partition
 
 import (
 	"fmt"
+	"math/big"
 	"slices"
 
 	"github.com/apache/iceberg-go"
@@ -32,6 +33,9 @@ func Bind(by By, sc *iceberg.Schema) ([]Field, error) {
 		if !suits(t.Transform, f.Type) {
 			return nil, fmt.Errorf("partition by %s: the column is %s in the lake, for which there is no such partition", t, f.Type)
 		}
+		if tr, ok := t.Transform.(iceberg.TruncateTransform); ok && tooWide(tr.Width, f.Type) {
+			return nil, fmt.Errorf("partition by %s: %d is too much for a column that is %s in the lake", t, tr.Width, f.Type)
+		}
 		b := Field{Source: f.ID, Transform: t.Transform.String(), Name: fieldName(t)}
 		for _, was := range fields {
 			// Readers take two of the kind for a mistake.
@@ -55,6 +59,25 @@ func suits(t iceberg.Transform, typ iceberg.Type) bool {
 	case iceberg.BooleanType, iceberg.Int32Type, iceberg.Int64Type, iceberg.DateType, iceberg.TimeType, iceberg.TimestampType,
 		iceberg.TimestampTzType, iceberg.DecimalType, iceberg.StringType, iceberg.UUIDType, iceberg.BinaryType:
 		return t.CanTransform(typ)
+	}
+	return false
+}
+
+// tooWide says whether values of a type may, truncated so, come to what can't be
+// told in a manifest: below zero it is away from zero that they go, and a decimal
+// has there as many bytes as its digits need. Readers in Java reckon with 32 bits
+// where the type has them, beyond which half of them is the most that goes well.
+func tooWide(width int, typ iceberg.Type) bool {
+	switch typ := typ.(type) {
+	case iceberg.Int32Type:
+		return width > 1<<30
+	case iceberg.DecimalType:
+		w := big.NewInt(int64(width))
+		most := new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(typ.Precision())), nil)
+		most.Sub(most, big.NewInt(1))
+		limit := new(big.Int).Lsh(big.NewInt(1), uint(most.BitLen()/8*8+7))
+		most.Add(most, w).Sub(most, big.NewInt(1)).Div(most, w).Mul(most, w)
+		return most.Cmp(limit) > 0
 	}
 	return false
 }

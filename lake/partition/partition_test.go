@@ -85,6 +85,29 @@ func TestBind(t *testing.T) {
 	}
 }
 
+// What is truncated too widely has no place in a manifest.
+func TestTruncateTooWide(t *testing.T) {
+	for _, c := range []struct {
+		typ   iceberg.Type
+		width int
+		ok    bool
+	}{
+		{iceberg.PrimitiveTypes.Int32, 1 << 30, true}, {iceberg.PrimitiveTypes.Int32, 1<<30 + 1, false},
+		{iceberg.PrimitiveTypes.Int64, math.MaxInt32, true}, {iceberg.PrimitiveTypes.String, math.MaxInt32, true},
+		{iceberg.DecimalTypeOf(2, 1), 64, true}, // -9.9 is -12.8 then
+		{iceberg.DecimalTypeOf(2, 1), 65, false}, {iceberg.DecimalTypeOf(2, 1), 128, true}, {iceberg.DecimalTypeOf(2, 1), 129, false},
+		{iceberg.DecimalTypeOf(12, 2), 50, true}, {iceberg.DecimalTypeOf(38, 0), math.MaxInt32, true},
+	} {
+		sc := iceberg.NewSchema(0, iceberg.NestedField{ID: 1, Name: "c", Type: c.typ})
+		_, err := Bind(By{{iceberg.TruncateTransform{Width: c.width}, "c"}}, sc)
+		if c.ok {
+			require.NoError(t, err, "%s %d", c.typ, c.width)
+		} else {
+			require.ErrorContains(t, err, "is too much for a column", "%s %d", c.typ, c.width)
+		}
+	}
+}
+
 // The examples of the Iceberg specification, appendix B.
 func TestBucketHashes(t *testing.T) {
 	stamp := func(s string) int64 {
