@@ -156,8 +156,14 @@ func (s *session) begin(ctx context.Context) error {
 			return nil
 		})
 	}
+	was := s.head
 	if s.head, err = s.o.Head.Read(ctx); err != nil {
 		return fmt.Errorf("read the lake's head: %w", err)
+	}
+	if s.head.LSN != was.LSN || s.head.Epoch != was.Epoch || !slices.Equal(s.head.Tables, was.Tables) {
+		if err := s.enrollAgain(look.Tables, added); err != nil {
+			return err
+		}
 	}
 	s.commit = lastCommit{time: s.head.CommitTime, xid: s.head.XID}
 	if s.commit.time.IsZero() { // a load before the first commit shows Postgres as of about now
@@ -178,6 +184,23 @@ func (s *session) begin(ctx context.Context) error {
 		}
 	}
 	return s.openTables(ctx)
+}
+
+// enrollAgain does so from what the head says now: until the claim a put of the
+// run before may come late, and others commit at any time. The source is not
+// asked again, for it says only once what was not in the publication.
+func (s *session) enrollAgain(found []wal.Table, added []wal.TableName) error {
+	if at := s.startLSN(); at < s.received {
+		return fmt.Errorf("the lake has moved, and a table to %s, which is before the stream's start at %s: %w", at, s.received, errRestart)
+	}
+	for _, m := range s.members {
+		s.dropSpool(m)
+	}
+	clear(s.members)
+	clear(s.states)
+	s.enroll(found)
+	s.missed(added)
+	return nil
 }
 
 // startLSN is where the stream has to begin: the head, or the oldest position
