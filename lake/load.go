@@ -176,6 +176,9 @@ func (s *session) prepareLoad(ctx context.Context, o loadOrder, t *wal.Table) (T
 		return store, layout, err
 	}
 	store, err := s.o.Tables.Open(ctx, o.ident, o.metadata)
+	if errors.Is(err, ErrUnreadable) {
+		store, err = s.o.Tables.Base(ctx, o.ident, o.metadata)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -230,7 +233,7 @@ func (s *session) loadDone(r loadResult) error {
 		m.loadOn = false
 	}
 	if r.err != nil {
-		return s.loadFailed(m, r.err)
+		return s.loadFailed(m, r.err, r.caughtUp)
 	}
 	if m.state != Loading && m.state != Behind || r.caughtUp && m.resync { // another turn meanwhile
 		r.table.close(s.log)
@@ -256,7 +259,7 @@ func (s *session) loadDone(r loadResult) error {
 	return nil
 }
 
-func (s *session) loadFailed(m *member, err error) error {
+func (s *session) loadFailed(m *member, err error, caughtUp bool) error {
 	var row *RowError
 	var not *unpartitionable
 	switch {
@@ -270,6 +273,18 @@ func (s *session) loadFailed(m *member, err error) error {
 		s.dropSpool(m)
 		m.refused = true
 		m.state, m.reason = Skipped, not.Error()+"; change partition_by in firn.yaml and start firn again"
+		s.log.Error("table is skipped", "table", m.ident.String(), "cause", m.reason)
+		return nil
+	case errors.Is(err, ErrUnreadable) && caughtUp:
+		if m.state == Behind && !m.resync {
+			s.resync(m, err.Error())
+		}
+		return nil
+	case errors.Is(err, ErrUnreadable):
+		s.dropSpool(m)
+		m.refused = true
+		m.state, m.reason = Skipped, err.Error()+"; put back what is missing and start firn again"
+		s.states[m.ident] = TableState{OID: m.oid, LSN: m.position, State: Skipped, Reason: m.reason}
 		s.log.Error("table is skipped", "table", m.ident.String(), "cause", m.reason)
 		return nil
 	case errors.As(err, &row) && errors.Is(err, column.ErrUnrepresentable):

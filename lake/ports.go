@@ -116,6 +116,9 @@ var (
 	ErrFenced = errors.New("another firn has taken over this lake")
 	// ErrMoved: somebody else's commit moved a mirrored table.
 	ErrMoved = errors.New("a mirrored table was committed to by another client")
+	// ErrUnreadable: what a table's metadata names is missing, or is not what it
+	// should be. To try again is no use, and no other table is concerned.
+	ErrUnreadable = errors.New("the table's files in the lake can't be read")
 	// ErrVanished: a data file was uploaded, and is gone before its publication.
 	ErrVanished = errors.New("an uploaded data file has vanished from the store")
 )
@@ -203,5 +206,9 @@ type Publication struct {
 // Tables makes and opens the files of tables.
 type Tables interface {
 	Create(ctx context.Context, id Ident, l *Layout) (TableStore, error)
+	// Open reads what is live in a table. ErrUnreadable.
 	Open(ctx context.Context, id Ident, metadata string) (TableStore, error)
+	// Base opens a table as if it were empty, for a load that replaces all its
+	// rows: only its metadata has to be readable.
+	Base(ctx context.Context, id Ident, metadata string) (TableStore, error)
 }

@@ -165,6 +165,7 @@ type TableStore interface {
 	// row. positions, if not nil, lists the wanted rows ascending: then only
 	// these come, in order, first being the ordinal in positions. A field the
 	// file does not have is all NULL. The batch is fn's until it returns.
+	// ErrUnreadable.
 	Read(ctx context.Context, path string, fields []int, positions []uint32, fn func(first int64, rec arrow.RecordBatch) error) error
 	// Rewrite makes one data file, of the current schema, of what is live in the
 	// inputs, in the table's sort order or else in theirs, uploads it and proves by reading it that it holds

@@ -2,6 +2,7 @@ package lake
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"path/filepath"
@@ -39,7 +40,8 @@ func (s *session) newTable(id Ident, l *Layout, store TableStore) (*Table, error
 }
 
 // openTables opens every table that the head says is followed, and brings its
-// index up to the head. One with much to read joins later.
+// index up to the head. One with much to read joins later; one whose files can't
+// be read, for what somebody else committed, is loaded anew.
 func (s *session) openTables(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(4)
@@ -47,10 +49,21 @@ func (s *session) openTables(ctx context.Context) error {
 		if m.metadata == "" || m.resync || m.state != Streaming && m.state != Behind {
 			continue
 		}
-		g.Go(func() error { return s.openTable(gctx, m) })
+		g.Go(func() error {
+			err := s.openTable(gctx, m)
+			if errors.Is(err, ErrUnreadable) {
+				m.unreadable, err = err, nil
+			}
+			return err
+		})
 	}
 	if err := g.Wait(); err != nil {
 		return err
+	}
+	for _, m := range s.sorted() {
+		if m.unreadable != nil {
+			s.giveUp(m, m.unreadable.Error()) // the loads begin with the session's run
+		}
 	}
 	for _, m := range s.sorted() {
 		if m.table == nil {
@@ -68,7 +81,7 @@ func (s *session) openTables(ctx context.Context) error {
 		}
 		s.startSpool(m)
 		r := loadResult{member: m, table: m.table, floor: m.position, caughtUp: true}
-		m.table = nil
+		m.table, m.layout = nil, m.table.layout
 		s.following++
 		if !m.late { // but not yet where the others are
 			if err := s.loadDone(r); err != nil {
@@ -81,7 +94,11 @@ func (s *session) openTables(ctx context.Context) error {
 		s.group.Go(func() error {
 			if err := r.table.catchUp(s.ctx, s.head.Epoch); err != nil {
 				r.table.close(s.log)
-				return fmt.Errorf("bring the index of %s up to the lake: %w", r.table.Ident, err)
+				err = fmt.Errorf("bring the index of %s up to the lake: %w", r.table.Ident, err)
+				if !errors.Is(err, ErrUnreadable) {
+					return err
+				}
+				r.table, r.err = nil, err
 			}
 			s.sendLoad(s.ctx, r)
 			return nil

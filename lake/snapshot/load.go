@@ -27,16 +27,33 @@ const loadsAtOnce = 16
 // Load reads a table's metadata, manifests, delete files and deletion vectors,
 // so that Files has the dead rows of each data file. Tables that other engines
 // have written or rewritten are as good as our own. Options.Location may be
-// empty: it is the metadata's.
+// empty: it is the metadata's. lake.ErrUnreadable.
 func Load(ctx context.Context, o Options, metadataURI string) (*Table, error) {
-	t, err := load(ctx, o, metadataURI)
+	t, err := loadMetadata(ctx, o, metadataURI)
+	if err == nil && t.meta.current != 0 {
+		if err = t.loadManifests(ctx); err == nil {
+			err = t.loadDeletes(ctx)
+		}
+	}
+	return loaded(ctx, o, metadataURI, t, err)
+}
+
+// LoadBase is Load without the current snapshot's files, of which none need be
+// readable: for a Change that begins with Truncate.
+func LoadBase(ctx context.Context, o Options, metadataURI string) (*Table, error) {
+	t, err := loadMetadata(ctx, o, metadataURI)
+	return loaded(ctx, o, metadataURI, t, err)
+}
+
+func loaded(ctx context.Context, o Options, metadataURI string, t *Table, err error) (*Table, error) {
 	if err != nil {
-		return nil, fmt.Errorf("load table %s from %s: %w", o.Ident, metadataURI, err)
+		return nil, fmt.Errorf("load table %s from %s: %w", o.Ident, metadataURI, unreadable(ctx, err))
 	}
 	return t, nil
 }
 
-func load(ctx context.Context, o Options, metadataURI string) (*Table, error) {
+func loadMetadata(ctx context.Context, o Options, metadataURI string) (*Table, error) {
+	o.Store = origin{o.Store}
 	b, err := get(ctx, o.Store, metadataURI)
 	if err != nil {
 		return nil, err
@@ -55,13 +72,7 @@ func load(ctx context.Context, o Options, metadataURI string) (*Table, error) {
 	t := newTable(o)
 	t.meta, t.metaURI = m, metadataURI
 	t.settle(m)
-	if m.current == 0 {
-		return t, nil
-	}
-	if err := t.loadManifests(ctx); err != nil {
-		return nil, err
-	}
-	return t, t.loadDeletes(ctx)
+	return t, nil
 }
 
 func get(ctx context.Context, s Store, uri string) ([]byte, error) {

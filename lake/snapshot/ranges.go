@@ -41,6 +41,18 @@ type ranges struct {
 
 	mu     sync.Mutex
 	blocks []block
+	failed error // the store's first
+}
+
+// cause is the store's error where err has come of it: the Parquet library does
+// not pass on all that it is told.
+func (r *ranges) cause(err error) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err == nil || r.failed == nil || errors.Is(err, r.failed) {
+		return err
+	}
+	return fmt.Errorf("%w (%v)", r.failed, err)
 }
 
 type block struct {
@@ -62,6 +74,11 @@ func (r *ranges) find(off, end int64) []byte {
 func (r *ranges) fetch(ctx context.Context, s span) error {
 	data, err := r.store.GetRange(ctx, r.key, s.off, s.end-s.off)
 	if err != nil {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.failed == nil && ctx.Err() == nil {
+			r.failed = err
+		}
 		return err
 	}
 	if int64(len(data)) != s.end-s.off {

@@ -36,10 +36,18 @@ func (t *Table) Read(ctx context.Context, path string, fields []int, positions [
 		size = f.bytes
 	}
 	t.mu.RUnlock()
-	if err := t.read(ctx, m, path, size, fields, positions, fn); err != nil {
-		return fmt.Errorf("read %s: %w", path, err)
+	var taken error // what fn said
+	err := t.read(ctx, m, path, size, fields, positions, func(first int64, rec arrow.RecordBatch) error {
+		taken = fn(first, rec)
+		return taken
+	})
+	if err == nil {
+		return nil
 	}
-	return nil
+	if taken == nil {
+		err = unreadable(ctx, err)
+	}
+	return fmt.Errorf("read %s: %w", path, err)
 }
 
 // parquetFile is an open data or delete file, and the columns wanted of it.
@@ -59,14 +67,18 @@ type column struct {
 }
 
 func (t *Table) read(ctx context.Context, m *metadata, path string, size int64, fields []int, positions []uint32, fn func(int64, arrow.RecordBatch) error) (err error) {
+	var p *parquetFile
 	// The Parquet library panics at some damage: a page whose header says it is of
 	// another kind, say.
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("the file is damaged, or its reader at fault: %v", r)
 		}
+		if p != nil {
+			err = p.src.cause(err)
+		}
 	}()
-	p, err := t.open(ctx, path, size)
+	p, err = t.open(ctx, path, size)
 	if err != nil {
 		return err
 	}
@@ -135,7 +147,7 @@ func (t *Table) open(ctx context.Context, path string, size int64) (*parquetFile
 	}
 	rd, err := file.NewParquetReader(src, opts...)
 	if err != nil {
-		return nil, err
+		return nil, src.cause(err)
 	}
 	if cached == nil {
 		t.o.Footers.put(path, &footer{meta: rd.MetaData(), size: src.size})

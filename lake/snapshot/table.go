@@ -117,6 +117,9 @@ func (t *Table) settle(m *metadata) {
 
 func newTable(o Options) *Table {
 	o = o.withDefaults()
+	if _, ok := o.Store.(origin); !ok {
+		o.Store = origin{o.Store}
+	}
 	o.Location = strings.Trim(o.Location, "/")
 	return &Table{
 		o: o, written: o.Now(), uri: o.Store.URI(o.Location),

@@ -71,13 +71,26 @@ func folderName(s string) string {
 
 // Open reads a table's metadata and manifests.
 func (t *Tables) Open(ctx context.Context, id lake.Ident, metadata string) (lake.TableStore, error) {
+	return t.load(ctx, id, metadata, snapshot.Load)
+}
+
+// Base reads a table's metadata.
+func (t *Tables) Base(ctx context.Context, id lake.Ident, metadata string) (lake.TableStore, error) {
+	return t.load(ctx, id, metadata, snapshot.LoadBase)
+}
+
+func (t *Tables) load(ctx context.Context, id lake.Ident, metadata string, load func(context.Context, snapshot.Options, string) (*snapshot.Table, error)) (lake.TableStore, error) {
 	key, ok := t.Store.Key(metadata)
 	if !ok {
-		return nil, fmt.Errorf("open %s: %s lies outside the warehouse", id, metadata)
+		return nil, fmt.Errorf("open %s: %w: %s lies outside the warehouse", id, lake.ErrUnreadable, metadata)
 	}
 	folder, _, ok := strings.Cut(key, "/metadata/")
 	if !ok {
-		return nil, fmt.Errorf("open %s: %s is not in a metadata folder", id, metadata)
+		return nil, fmt.Errorf("open %s: %w: %s is not in a metadata folder", id, lake.ErrUnreadable, metadata)
 	}
-	return snapshot.Load(ctx, t.options(id, folder), metadata)
+	opened, err := load(ctx, t.options(id, folder), metadata)
+	if err != nil {
+		return nil, err // and no *snapshot.Table
+	}
+	return opened, nil
 }
