@@ -152,7 +152,7 @@ func benchCopier(tb testing.TB, s *session, t *Table, put func(index.Key, index.
 	require.NoError(tb, err)
 	c := &copier{session: s, table: t, progress: &progress{}, key: newRowKey(t.layout), put: put,
 		mu: &sync.Mutex{}, added: new([]*dataFile), rows: rows, open: &batch{}}
-	c.fan, err = newFan(t.store, t.layout, c.begin)
+	c.fan, err = newFan(t.store, t.layout, t.room, c.begin)
 	require.NoError(tb, err)
 	return c
 }

@@ -95,7 +95,7 @@ func (c *copier) run(ctx context.Context, snap Snapshot, t *wal.Table, part Part
 	}
 	defer c.rows.release()
 	c.open = &batch{}
-	if c.fan, err = newFan(c.table.store, c.table.layout, c.begin); err != nil {
+	if c.fan, err = newFan(c.table.store, c.table.layout, c.session.room, c.begin); err != nil {
 		return err
 	}
 	defer c.fan.endAll()

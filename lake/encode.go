@@ -54,6 +54,7 @@ type encoding struct {
 	cpus      *semaphore.Weighted
 	resolving *semaphore.Weighted // of batches whose unchanged values are fetched at once
 	mem       memory.Allocator
+	fans      fanRoom
 
 	pending int // wire bytes in all open batches; the owner's
 }
@@ -135,6 +136,24 @@ func (e *encoder) readable(ctx context.Context) error {
 		return f.UploadErr()
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+// settled says whether the file is on the store, or never will be.
+func (e *encoder) settled() bool {
+	select {
+	case <-e.done:
+	default:
+		return false
+	}
+	if e.file == nil {
+		return true
+	}
+	select {
+	case <-e.file.Uploaded:
+		return true
+	default:
+		return false
 	}
 }
 

@@ -3,6 +3,9 @@ package lake
 import (
 	"context"
 	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
 
 	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/apache/arrow-go/v18/arrow/array"
@@ -13,16 +16,69 @@ import (
 )
 
 const (
-	// fanFilesMax is how many data files of one table, or of one COPY, are
-	// written at the same time, a partition each; fanBytesMax is the wire bytes
-	// that their encoders may hold together, of each at most fanFileBytes: by
-	// then its first row group is done.
+	// fansFilesMax is how many data files of partitioned tables are written at the
+	// same time by a session, a partition each, and fanFilesMax by one table or one
+	// part of a COPY. fanFilesFree of its own each may have whatever the others do.
+	fansFilesMax = 1024
 	fanFilesMax  = 256
-	fanBytesMax  = 256 << 20
+	fanFilesFree = 32
+	// fansBytesMax is the wire bytes that their encoders may hold together, of
+	// each at most fanFileBytes: by then its first row group is done. As much as
+	// that each table may have whatever the others do.
+	fansBytesMax = 256 << 20
 	fanFileBytes = 32 << 20
-	// fanUploadsMax is how many ended files may wait for their upload.
-	fanUploadsMax = 256
+	// endedFilesMax and endedBytesMax are how many of them that have ended may wait
+	// for their upload, and what these may hold in memory, of each at most
+	// endedFileBytes: the rest of it is in a temporary file.
+	endedFilesMax  = 1024
+	endedBytesMax  = 128 << 20
+	endedFileBytes = 8 << 20
 )
+
+// fanRoom is what the fans of a session hold together.
+type fanRoom struct {
+	files, bytes atomic.Int64 // of open files
+
+	mu    sync.Mutex
+	ended []*encoder // not known to be uploaded
+}
+
+// end notes a file that begins its upload once it is encoded.
+func (r *fanRoom) end(e *encoder) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ended = append(r.ended, e)
+}
+
+// crowd is the oldest file that waits for its upload, if these are too many.
+func (r *fanRoom) crowd() *encoder {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ended = slices.DeleteFunc(r.ended, (*encoder).settled)
+	bytes := int64(0)
+	for _, e := range r.ended {
+		bytes += min(e.out.Bytes(), endedFileBytes)
+	}
+	if len(r.ended) > 0 && (bytes > endedBytesMax || len(r.ended) > endedFilesMax) {
+		return r.ended[0]
+	}
+	return nil
+}
+
+// drain waits while too many ended files are not on the store yet, whose ever
+// they are. None of them waits for a file that is still open.
+func (r *fanRoom) drain(ctx context.Context) error {
+	for {
+		e := r.crowd()
+		if e == nil {
+			return nil
+		}
+		// Who the file belongs to hears of its error.
+		if err := e.readable(ctx); err != nil && ctx.Err() != nil {
+			return err
+		}
+	}
+}
 
 // fan is the data files that rows are being appended to, one for each partition
 // that they belong to. There may be more partitions than files can be open: the
@@ -32,16 +88,16 @@ type fan struct {
 	layout *Layout
 	split  *partition.Splitter // nil: the table is not partitioned
 	begin  func(of *partition.Place) (*dataFile, error)
+	room   *fanRoom
 
 	open  map[string]*dataFile // by partition
 	bytes int                  // of all of open, each counted up to fanFileBytes
 	turn  uint64
-	ended []*encoder // of a partitioned table, not known to be uploaded
 }
 
 // newFan appends to the files of store's table that begin opens.
-func newFan(store TableStore, l *Layout, begin func(of *partition.Place) (*dataFile, error)) (*fan, error) {
-	f := &fan{layout: l, begin: begin, open: map[string]*dataFile{}}
+func newFan(store TableStore, l *Layout, room *encoding, begin func(of *partition.Place) (*dataFile, error)) (*fan, error) {
+	f := &fan{layout: l, begin: begin, room: &room.fans, open: map[string]*dataFile{}}
 	if len(l.Partition) == 0 {
 		return f, nil
 	}
@@ -111,11 +167,13 @@ func (f *fan) file(ctx context.Context, key string, of *partition.Place) (*dataF
 		d = nil
 	}
 	if d == nil {
-		for len(f.open) >= fanFilesMax {
+		for len(f.open) >= fanFilesMax || len(f.open) >= fanFilesFree && f.room.files.Load() >= fansFilesMax {
 			f.endOldest(nil)
 		}
-		if err := f.drain(ctx); err != nil {
-			return nil, err
+		if f.split != nil {
+			if err := f.room.drain(ctx); err != nil {
+				return nil, err
+			}
 		}
 		var err error
 		if d, err = f.begin(of); err != nil {
@@ -123,6 +181,7 @@ func (f *fan) file(ctx context.Context, key string, of *partition.Place) (*dataF
 		}
 		d.part = key
 		f.open[key] = d
+		f.count(1, 0)
 	}
 	d.turn = f.turn
 	return d, nil
@@ -135,8 +194,8 @@ func (f *fan) send(ctx context.Context, d *dataFile, rec arrow.RecordBatch, b *b
 	}
 	more := min(weight, fanFileBytes-d.held)
 	d.held += more
-	f.bytes += more
-	for f.bytes > fanBytesMax && len(f.open) > 1 {
+	f.count(0, more)
+	for len(f.open) > 1 && f.bytes > fanFileBytes && f.room.bytes.Load() > fansBytesMax {
 		f.endOldest(d)
 	}
 	return nil
@@ -157,21 +216,19 @@ func (f *fan) endOldest(but *dataFile) {
 func (f *fan) end(d *dataFile) {
 	d.enc.finish()
 	delete(f.open, d.part)
-	f.bytes -= d.held
+	f.count(-1, -d.held)
 	if f.split != nil {
-		f.ended = append(f.ended, d.enc)
+		f.room.end(d.enc)
 	}
 }
 
-// drain waits while too many ended files are not on the store yet.
-func (f *fan) drain(ctx context.Context) error {
-	for len(f.ended) > fanUploadsMax {
-		if err := f.ended[0].readable(ctx); err != nil {
-			return err
-		}
-		f.ended = f.ended[1:]
+// count keeps the sums of what is open.
+func (f *fan) count(files, bytes int) {
+	f.bytes += bytes
+	if f.split != nil {
+		f.room.files.Add(int64(files))
+		f.room.bytes.Add(int64(bytes))
 	}
-	return nil
 }
 
 // endAll ends all files.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/apache/arrow-go/v18/arrow/memory"
 	"github.com/apache/iceberg-go"
@@ -61,9 +62,10 @@ func TestBatchScatters(t *testing.T) {
 	})
 }
 
-// However many partitions rows come for, no more files than fanFilesMax are open,
-// nor hold more than fanBytesMax; all rows are written, each where it belongs.
-func TestFanIsBounded(t *testing.T) {
+// However many partitions rows come for, and in however many tables, no more files
+// are open, nor hold more, than all of them may, and what each may whatever the
+// others do; all rows are written, each where it belongs.
+func TestFansAreBounded(t *testing.T) {
 	layout, err := NewLayout(benchTable, nil, 0)
 	require.NoError(t, err)
 	column := layout.Columns[0].Name
@@ -74,40 +76,98 @@ func TestFanIsBounded(t *testing.T) {
 	room := &encoding{bytes: semaphore.NewWeighted(encodingBytesMax), cpus: semaphore.NewWeighted(2), resolving: semaphore.NewWeighted(resolversMax), mem: memory.DefaultAllocator}
 	store := &specs{}
 	var began []*encoder
-	f, err := newFan(store, layout, func(of *partition.Place) (*dataFile, error) {
-		require.Len(t, of.Values, 1)
-		e, err := newEncoder(store, layout, of, room)
-		began = append(began, e)
-		go func() { _ = e.run(t.Context()) }() // wait returns its error
-		return &dataFile{no: uint32(len(began)), enc: e}, err
-	})
-	require.NoError(t, err)
-	require.True(t, f.partitions(0))
-	require.False(t, f.partitions(1))
+	const tables, batches, each = 7, 3, 3000
+	var fans []*fan
+	for range tables {
+		f, err := newFan(store, layout, room, func(of *partition.Place) (*dataFile, error) {
+			require.Len(t, of.Values, 1)
+			e, err := newEncoder(store, layout, of, room)
+			began = append(began, e)
+			go func() { _ = e.run(t.Context()) }() // wait returns its error
+			return &dataFile{no: uint32(len(began)), enc: e}, err
+		})
+		require.NoError(t, err)
+		require.True(t, f.partitions(0))
+		require.False(t, f.partitions(1))
+		fans = append(fans, f)
+	}
 	rows, err := newRowBuilder(room.mem, layout)
 	require.NoError(t, err)
 	rows.wire = []int{0, 1, 2, 3, 4, 5}
-	const batches, each = 3, 5000
 	for i := range batches {
-		b := &batch{rows: each, bytes: fanBytesMax / 2}
-		for n := range each {
-			_, err = rows.append(newBenchRow().stream(i*each+n), nil)
-			require.NoError(t, err)
+		for _, f := range fans {
+			b := &batch{rows: each, bytes: fansBytesMax / 2}
+			for n := range each {
+				_, err = rows.append(newBenchRow().stream(i*each+n), nil)
+				require.NoError(t, err)
+			}
+			require.NoError(t, f.put(t.Context(), rows.take(), b))
+			require.LessOrEqual(t, len(f.open), fanFilesMax)
+			if f.bytes > fanFileBytes {
+				require.LessOrEqual(t, room.fans.bytes.Load(), int64(fansBytesMax))
+			}
+			files, bytes := 0, 0
+			for _, f := range fans {
+				files, bytes = files+len(f.open), bytes+f.bytes
+			}
+			require.EqualValues(t, files, room.fans.files.Load())
+			require.EqualValues(t, bytes, room.fans.bytes.Load())
+			require.LessOrEqual(t, files, fansFilesMax+tables*fanFilesFree)
+			require.LessOrEqual(t, bytes, fansBytesMax+tables*fanFileBytes)
 		}
-		require.NoError(t, f.put(t.Context(), rows.take(), b))
-		require.LessOrEqual(t, len(f.open), fanFilesMax)
-		require.LessOrEqual(t, f.bytes, fanBytesMax)
 	}
-	f.endAll()
-	require.Zero(t, f.bytes)
+	for _, f := range fans {
+		f.endAll()
+		require.Zero(t, f.bytes)
+	}
+	require.Zero(t, room.fans.bytes.Load())
+	require.Zero(t, room.fans.files.Load())
 	total := int64(0)
 	for _, e := range began {
 		n, err := e.wait(t.Context())
 		require.NoError(t, err)
 		total += n.Rows
 	}
-	require.EqualValues(t, batches*each, total)
+	require.EqualValues(t, tables*batches*each, total)
 	require.Greater(t, len(began), 1000)
+	require.Nil(t, room.fans.crowd())
+	require.Empty(t, room.fans.ended, "what is uploaded is forgotten")
+}
+
+type large struct{ FileWriter }
+
+func (large) Bytes() int64 { return 3 * endedFileBytes }
+
+// What ended files hold until they are uploaded is bounded, whose ever they are;
+// one that failed holds nothing.
+func TestDrainWaitsForBytes(t *testing.T) {
+	room := &fanRoom{}
+	var uploads []chan struct{}
+	done := make(chan struct{})
+	close(done)
+	room.end(&encoder{out: large{}, done: done, err: errTooMuch})
+	for range endedBytesMax/endedFileBytes + 2 {
+		up := make(chan struct{})
+		uploads = append(uploads, up)
+		room.end(&encoder{out: large{}, done: done, file: &NewFile{Uploaded: up, UploadErr: func() error { return errTooMuch }}})
+	}
+	drained := make(chan error)
+	go func() { drained <- room.drain(t.Context()) }()
+	for _, up := range uploads[:2] {
+		select {
+		case <-drained:
+			require.Fail(t, "did not wait")
+		case <-time.After(10 * time.Millisecond):
+		}
+		close(up)
+	}
+	require.NoError(t, <-drained)
+	require.Len(t, room.ended, endedBytesMax/endedFileBytes)
+
+	room.end(&encoder{out: large{}, done: make(chan struct{})}) // still being encoded
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, room.drain(ctx), context.Canceled)
 }
 
 // specs is a store of files that come to nothing, with one partition spec.

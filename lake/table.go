@@ -93,7 +93,7 @@ func (t *Table) use(ctx context.Context, l *Layout) error {
 	if err != nil {
 		return fmt.Errorf("columns of %s: %w", t.Ident, err)
 	}
-	f, err := newFan(t.store, l, t.beginFile)
+	f, err := newFan(t.store, l, t.room, t.beginFile)
 	if err != nil {
 		r.release()
 		return fmt.Errorf("partitions of %s: %w", t.Ident, err)
