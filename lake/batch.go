@@ -24,6 +24,8 @@ const (
 	fixupBytes = 64
 )
 
+const _ = uint16(batchRowsMax - 1) // batch.order counts a batch's rows in 16 bits
+
 // batch is a run of a table's new rows, in stream order. While it is open it
 // grows in the table's builders and its dead rows are only marked; once
 // flushed, the marked rows are left out and the others have a place in a file.
