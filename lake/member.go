@@ -48,7 +48,7 @@ type member struct {
 	reshaped     *sighting
 	missedAt     wal.LSN // WAL end when a look no longer found it
 	dropped      bool
-	refused      bool      // it can't be partitioned as the user says
+	refused      bool      // it can't be partitioned as the user says, or its name is another's
 	progress     *progress // of the load under way, or the last
 	retryAt      time.Time // when a failed load may be tried again
 	rewriteAt    time.Time // when a rewrite may be tried again after one failed
@@ -112,6 +112,10 @@ func (s *session) admit(t *wal.Table, h *HeadTable) *member {
 		// Dropped and created again under its name: the new table's rows
 		// replace the old one's.
 		m.metadata, m.resync = old.Metadata, true
+	} else if slices.Contains(s.head.Foreign, m.ident) {
+		m.refused = true
+		m.state, m.reason = Skipped, "the lake has a table or view of that name, which firn did not make; rename or drop it there, or leave this one out by --tables, and start firn again"
+		s.log.Error("table is skipped", "table", m.ident.String(), "cause", m.reason)
 	}
 	if !t.Usable && m.state != Quarantined {
 		m.state, m.reason = Skipped, t.Reason

@@ -158,6 +158,7 @@ type HeadState struct {
 	CommitTime time.Time
 	XID        uint32
 	Tables     []HeadTable
+	Foreign    []Ident // tables and views that others made: no mirrored table can have their names
 }
 
 // SourceState is the source a lake belongs to.

@@ -8,10 +8,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/apache/iceberg-go"
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"firn/catalog"
+	"firn/lake"
 	"firn/lake/laketest"
 	"firn/lake/object"
 	"firn/wal"
@@ -68,6 +70,51 @@ cat.create_table('mine.notes', pa.schema([pa.field('id', pa.int64(), nullable=Fa
 	require.Len(t, py.Snapshots(t, "lake", "mine.notes"), appends)
 	f.exact()
 	require.EqualValues(t, 2*appends, py.Count(t, "lake", "mine.notes", laketest.ScanOptions{}), "the stream's last entries keep it")
+}
+
+// TestNameTaken makes tables in Postgres under names that the lake has already,
+// of a table and a view that others made: those stay theirs, ours are skipped, and
+// the rest goes on.
+func TestNameTaken(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.exec("create table a (id int primary key); insert into a values (1)")
+	e, stop := r.run()
+	r.same(e, "public.a")
+	schema := iceberg.NewSchema(0, iceberg.NestedField{ID: 1, Name: "x", Type: iceberg.PrimitiveTypes.Int64})
+	made, err := newElsewhere(t, r).cat.CreateTable(t.Context(), []string{"public", "taken"}, schema)
+	require.NoError(t, err)
+	_, err = e.Log.Commit(t.Context(), func(next *catalog.State) error {
+		next.PutView(catalog.Ident{Namespace: []string{"public"}, Name: "seen"}, catalog.View{UUID: "1", Metadata: "there"})
+		return nil
+	})
+	require.NoError(t, err)
+	r.exec("create table taken (id int primary key); insert into taken values (1); create table seen (id int primary key)")
+	skipped := func() {
+		t.Helper()
+		for _, name := range []string{"public.taken", "public.seen"} {
+			r.becomes(e, name, lake.Skipped)
+			require.Contains(t, state(e, name).Reason, "which firn did not make")
+		}
+	}
+	skipped()
+	restarts := e.Lake.Counters().Restarts.Load()
+	r.exec("insert into a values (2); insert into taken values (2)")
+	r.same(e, "public.a")
+	r.settled(e)
+	skipped()
+	require.Equal(t, restarts, e.Lake.Counters().Restarts.Load())
+	require.NoError(t, stop())
+	e, stop = r.run()
+	skipped()
+	r.exec("drop table taken; drop table seen; insert into a values (3)")
+	r.settled(e)
+	r.same(e, "public.a")
+	require.NoError(t, stop())
+	theirs, ok := e.Log.Head().Table(catalog.Ident{Namespace: []string{"public"}, Name: "taken"})
+	require.True(t, ok)
+	require.Equal(t, made.MetadataLocation(), theirs.Metadata)
+	require.Nil(t, theirs.Mirror)
 }
 
 func add(m laketest.Multiset, row ...string) laketest.Multiset {

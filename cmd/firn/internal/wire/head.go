@@ -3,6 +3,7 @@ package wire
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"firn/catalog"
@@ -39,7 +40,12 @@ func headState(s *catalog.State) *lake.HeadState {
 		if m := t.Mirror; m != nil {
 			out.Tables = append(out.Tables, lake.HeadTable{Ident: ident(id), Metadata: t.Metadata,
 				TableState: lake.TableState{OID: m.OID, LSN: m.LSN, State: m.State, Reason: m.Reason, Resync: m.Notes[resyncNote] != ""}})
+		} else {
+			out.Foreign = append(out.Foreign, ident(id))
 		}
+	}
+	for id := range s.Views() {
+		out.Foreign = append(out.Foreign, ident(id))
 	}
 	return out
 }
@@ -99,8 +105,9 @@ func (h *Head) apply(next *catalog.State, p lake.Publication) error {
 	for id, st := range p.States {
 		cid := catalogIdent(id)
 		t, ok := next.Table(cid)
-		if !ok {
-			continue // it never came into the lake
+		mine := t.Mirror != nil || slices.ContainsFunc(p.Moves, func(m lake.Move) bool { return m.Table == id })
+		if !ok || !mine {
+			continue // it never came into the lake, or the name is another's
 		}
 		t.Mirror = &catalog.Mirror{OID: st.OID, LSN: st.LSN, State: st.State, Reason: st.Reason}
 		if st.Resync {
@@ -129,7 +136,8 @@ func (h *Head) putSource(next *catalog.State, src *lake.SourceState) {
 func put(next *catalog.State, m lake.Move) bool {
 	id := catalogIdent(m.Table)
 	was, ok := next.Table(id)
-	if ok && was.Metadata != m.From || !ok && m.From != "" {
+	_, view := next.View(id)
+	if ok && was.Metadata != m.From || !ok && (m.From != "" || view) {
 		return false
 	}
 	if _, ok := next.Namespace(id.Namespace); !ok {
