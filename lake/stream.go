@@ -138,11 +138,12 @@ func (s *session) beginTxn(t transaction) error {
 
 func (s *session) endTxn(end wal.LSN, at time.Time) {
 	s.txn.open = false
-	s.position = max(s.position, end)
 	s.received = max(s.received, end)
-	s.commit.xid = s.txn.xid
-	if at.After(s.commit.time) { // clocks may run back, history may not
-		s.commit.time = at
+	if end > s.position { // else it comes again, for a table that is behind
+		s.position, s.commit.xid = end, s.txn.xid
+		if at.After(s.commit.time) { // clocks may run back, history may not
+			s.commit.time = at
+		}
 	}
 	s.counters.Transactions.Add(1)
 }
