@@ -59,7 +59,7 @@ func (s *server) createTable(ctx context.Context, c *call) error {
 		if _, err := prepare(st); err != nil {
 			return err
 		}
-		return s.replyTable(c, "", made.JSON)
+		return s.replyTable(c, "", made.JSON, s.o.Config)
 	}
 	_, err := s.change(ctx, c, func(ctx context.Context, st *State) (install, error) {
 		id, err := prepare(st)

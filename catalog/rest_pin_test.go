@@ -356,3 +356,23 @@ func TestClientsPinned(t *testing.T) {
 	}
 	require.Equal(t, wal.LSN(300), p.kept[2].LSN)
 }
+
+// A table that an epoch was published without says itself which LSN it shows.
+func TestPinnedTableBehind(t *testing.T) {
+	p := newRestPin(t)
+	_, err := p.log.Commit(t.Context(), func(n *State) error {
+		x, _ := n.Table(restMirrorIdent)
+		x.Mirror = &Mirror{OID: 42, State: Behind, LSN: 300}
+		n.PutTable(restMirrorIdent, x)
+		return nil
+	})
+	require.NoError(t, err)
+	behind := p.keep()
+	config := func(base, name string) map[string]any {
+		return p.ok("GET", base+"/namespaces/a/tables/"+name, nil).json(t)["config"].(map[string]any)
+	}
+	base := p.attach("shop@" + behind.LSN.String())
+	require.Subset(t, config(base, "t"), map[string]any{"client.region": "us-east-1", "firn.lsn": "0/12C", "firn.state": Behind})
+	require.NotContains(t, config(base, "u"), "firn.lsn")
+	require.NotContains(t, config("/v1", "t"), "firn.lsn", "who pins nothing is told no LSN to hold it against")
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -114,6 +115,14 @@ func (s *server) loadTable(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
+	config := s.o.Config
+	if c.pinned != nil && t.Stale() { // against the warehouse's own, see pinOverrides
+		config = maps.Clone(config)
+		if config == nil {
+			config = map[string]string{}
+		}
+		config["firn.lsn"], config["firn.state"] = t.Mirror.LSN.String(), t.Mirror.State
+	}
 	tag := s.tableTag(t.Metadata, mode)
 	if noneMatch(c.r, tag) {
 		c.w.Header().Set("ETag", tag)
@@ -131,7 +140,7 @@ func (s *server) loadTable(ctx context.Context, c *call) error {
 		}
 	}
 	c.w.Header().Set("ETag", tag)
-	return s.replyTable(c, f.URI, data)
+	return s.replyTable(c, f.URI, data, config)
 }
 
 // noneMatch reports whether the client has this very version.
@@ -147,11 +156,11 @@ func noneMatch(r *http.Request, tag string) bool {
 
 // replyTable answers with a table's metadata as it lies on the store; encoding
 // it again for each reader would cost more than all the rest.
-func (s *server) replyTable(c *call, uri string, metadata []byte) error {
+func (s *server) replyTable(c *call, uri string, metadata []byte, config map[string]string) error {
 	head := struct {
 		Config   map[string]string `json:"config"`
 		Location string            `json:"metadata-location,omitempty"`
-	}{s.o.Config, uri}
+	}{config, uri}
 	if head.Config == nil {
 		head.Config = map[string]string{}
 	}
@@ -170,7 +179,7 @@ func (s *server) replyOutcome(ctx context.Context, c *call) error {
 		return err
 	}
 	c.w.Header().Set("ETag", s.tableTag(f.URI, "all"))
-	return s.replyTable(c, f.URI, f.JSON)
+	return s.replyTable(c, f.URI, f.JSON, s.o.Config)
 }
 
 // dropTable forgets the table. With purgeRequested its files are as dead as

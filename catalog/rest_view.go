@@ -77,7 +77,7 @@ func (s *server) replyView(ctx context.Context, c *call, uri string) error {
 	if err != nil {
 		return err
 	}
-	return s.replyTable(c, uri, data)
+	return s.replyTable(c, uri, data, s.o.Config)
 }
 
 func (s *server) createView(ctx context.Context, c *call) error {

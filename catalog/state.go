@@ -81,6 +81,13 @@ type Table struct {
 	Mirror         *Mirror `json:"mirror,omitempty"` // nil: somebody else's table
 }
 
+// Stale says that readers of the lake at this entry see less of the table than of
+// the others: it mirrors Postgres, and the entry was made without it, as while its
+// index follows another engine's commit. It shows Mirror.LSN.
+func (t Table) Stale() bool {
+	return t.Mirror != nil && t.Metadata != "" && t.Mirror.State != Streaming
+}
+
 // States of a mirrored table.
 const (
 	Loading     = "loading"

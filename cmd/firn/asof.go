@@ -26,6 +26,8 @@ type view struct {
 	Exact   bool        `json:"exact"`
 	Thinned uint64      `json:"thinned_epochs,omitempty"`
 	Tables  []viewTable `json:"tables"`
+	// Stale are those of Tables that show less than the epoch's LSN.
+	Stale []staleTable `json:"stale_tables,omitempty"`
 }
 
 type viewTable struct {
@@ -41,7 +43,8 @@ func asofCommand(a *app) *cobra.Command {
 		Long: `Tells which snapshot of each table shows Postgres as it stood at a moment: an
 LSN (16/B374D848), a time (RFC 3339, Postgres' commit time), a tag (firn tag) or
 latest. All tables are of one epoch, the newest kept one that is not after the
-moment; where the moment's own epoch has been thinned out, that is said.`,
+moment; where the moment's own epoch has been thinned out, that is said, and so
+are the tables that were not up to date in it, with the LSN that they show.`,
 		Example: `  firn asof 2026-11-23T02:00:00Z --warehouse ./lake
   firn asof 16/B374D848 public.orders --warehouse ./lake --json`,
 		Args: cobra.MinimumNArgs(1),
@@ -83,6 +86,7 @@ moment; where the moment's own epoch has been thinned out, that is said.`,
 		case answer.Ahead:
 			fmt.Fprintln(a.out, "note: that is the newest commit that the lake has seen; later ones before the moment would not be in it")
 		}
+		noteStale(a.out, v.Stale)
 		fmt.Fprintln(a.out)
 		t := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(t, "TABLE\tSNAPSHOT\tMETADATA")
@@ -95,7 +99,7 @@ moment; where the moment's own epoch has been thinned out, that is said.`,
 }
 
 func viewOf(s *catalog.State, asked string, names []string) (*view, error) {
-	v := &view{Asked: asked, Epoch: s.Epoch, LSN: s.LSN, Time: s.CommitTime, Entry: s.Number, Tables: []viewTable{}}
+	v := &view{Asked: asked, Epoch: s.Epoch, LSN: s.LSN, Time: s.CommitTime, Entry: s.Number, Tables: []viewTable{}, Stale: staleTables(s, names...)}
 	if len(names) == 0 {
 		for id, t := range s.Tables() {
 			v.Tables = append(v.Tables, viewTable{id.String(), t.SnapshotID, t.Metadata})

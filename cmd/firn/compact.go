@@ -27,7 +27,8 @@ row by row before it takes its inputs' place. --dry-run only says what there is
 to do.
 
 A running firn (--url) does it beside its stream. If none runs, it is done from
-the warehouse alone (--warehouse): Postgres is not asked, and LSN and epoch stay.
+the warehouse alone (--warehouse): Postgres is not asked, LSN and epoch stay,
+and a table that is not up to date is left alone.
 A firn that starts meanwhile goes first, and the next one follows what it finds.`,
 		Example: `  firn compact --dry-run
   firn compact public.orders public.items

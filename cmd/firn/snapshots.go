@@ -46,6 +46,9 @@ func snapshotsCommand(a *app) *cobra.Command {
 		}
 		epochs := keptEpochs(w.log.Head())
 		if *asJSON {
+			if err := w.addStale(cmd.Context(), epochs); err != nil {
+				return err
+			}
 			return a.printJSON(epochs)
 		}
 		t := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
@@ -61,7 +64,8 @@ func snapshotsCommand(a *app) *cobra.Command {
 // keptEpoch is an epoch that the lake answers for, with the tags that keep it.
 type keptEpoch struct {
 	catalog.Kept
-	Tags []string `json:"tags,omitempty"`
+	Tags  []string     `json:"tags,omitempty"`
+	Stale []staleTable `json:"stale_tables,omitempty"` // which show less than its LSN
 }
 
 func keptEpochs(s *catalog.State) []keptEpoch {
@@ -71,7 +75,7 @@ func keptEpochs(s *catalog.State) []keptEpoch {
 	}
 	out := []keptEpoch{}
 	for _, k := range s.Epochs() {
-		out = append(out, keptEpoch{k, tags[k.Number]})
+		out = append(out, keptEpoch{Kept: k, Tags: tags[k.Number]})
 	}
 	return out
 }

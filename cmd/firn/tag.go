@@ -23,6 +23,8 @@ type namedEpoch struct {
 	Time      time.Time `json:"time"` // of the last Postgres commit in it
 	Entry     uint64    `json:"entry"`
 	Created   time.Time `json:"created"`
+	// Stale tables show less than the epoch's LSN. Told of a tag that is made.
+	Stale []staleTable `json:"stale_tables,omitempty"`
 }
 
 func tagCommand(a *app) *cobra.Command {
@@ -30,7 +32,8 @@ func tagCommand(a *app) *cobra.Command {
 		Use:   "tag [NAME]",
 		Short: "Keep an epoch by name, for as long as the name is there",
 		Long: `Names the epoch of a moment, by default the newest: all tables as Postgres stood at
-one commit. Old epochs are thinned out by age (after an hour one an hour is left,
+one commit (a table that was not up to date then is named, with the LSN that it
+shows instead). Old epochs are thinned out by age (after an hour one an hour is left,
 after two days one a day), so tag a moment that matters soon after it; a named
 epoch stays until its tag is deleted. A moment whose epoch is gone already is
 refused, unless --nearest takes the one before it. A tag never moves. Without
@@ -105,11 +108,17 @@ func (a *app) tag(ctx context.Context, w *warehouse, name string, m catalog.Mome
 	case err != nil:
 		return fmt.Errorf("tag %s: %w", name, err)
 	}
+	s, err := w.log.Entry(ctx, t.Number)
+	if err != nil {
+		return fmt.Errorf("read the epoch that %s names now: %w", name, err)
+	}
 	x := w.named(name, t)
+	x.Stale = staleTables(s)
 	if asJSON {
 		return a.printJSON(x)
 	}
 	fmt.Fprintf(a.out, "%s is epoch %d at %s, committed %s; readers attach it as warehouse %q\n", name, x.Epoch, x.LSN, moment(x.Time), x.Warehouse)
+	noteStale(a.out, x.Stale)
 	return nil
 }
 
