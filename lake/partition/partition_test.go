@@ -61,6 +61,7 @@ var sample = iceberg.NewSchema(0,
 	iceberg.NestedField{ID: 6, Name: "f", Type: iceberg.PrimitiveTypes.Float64},
 	iceberg.NestedField{ID: 7, Name: "l", Type: &iceberg.ListType{ElementID: 8, Element: iceberg.PrimitiveTypes.Int32}},
 	iceberg.NestedField{ID: 9, Name: "b", Type: iceberg.PrimitiveTypes.Bool},
+	iceberg.NestedField{ID: 10, Name: "u", Type: iceberg.PrimitiveTypes.UUID},
 )
 
 func TestBind(t *testing.T) {
@@ -78,6 +79,8 @@ func TestBind(t *testing.T) {
 		"f":                  "partition by f: the column is double",
 		"bucket(2, l)":       "the column is list<int>",
 		"bucket(2, b)":       "the column is boolean",
+		"u":                  "apache/iceberg#14216",
+		"bucket(2, u)":       "duckdb/duckdb-iceberg#1325",
 		"day(at), month(at)": "partition by month(at): one partition by at is enough",
 	} {
 		_, err := bind(in)

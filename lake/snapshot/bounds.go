@@ -6,6 +6,7 @@ import (
 
 	"github.com/apache/arrow-go/v18/parquet"
 	pqmeta "github.com/apache/arrow-go/v18/parquet/metadata"
+	"github.com/apache/arrow-go/v18/parquet/schema"
 	"github.com/apache/iceberg-go"
 	"github.com/apache/iceberg-go/table"
 )
@@ -27,7 +28,10 @@ func boundable(props iceberg.Properties, meta *pqmeta.FileMetaData) (iceberg.Pro
 			if err != nil {
 				return nil, fmt.Errorf("read statistics of row group %d: %w", g, err)
 			}
-			if known {
+			mode := "counts"
+			if unordered(meta.Schema.Column(leaf)) {
+				mode = "none" // without statistics iceberg-go counts the first row group's values only
+			} else if known {
 				continue
 			}
 			path := meta.Schema.Column(leaf).ColumnPath()
@@ -41,7 +45,7 @@ func boundable(props iceberg.Properties, meta *pqmeta.FileMetaData) (iceberg.Pro
 					out = iceberg.Properties{}
 				}
 			}
-			out[table.MetricsModeColumnConfPrefix+"."+name] = "counts"
+			out[table.MetricsModeColumnConfPrefix+"."+name] = mode
 		}
 	}
 	return out, nil
@@ -63,4 +67,14 @@ func minMaxKnown(chunk *pqmeta.ColumnChunkMetaData) (bool, error) {
 	}
 	texts, ok := stats.(*pqmeta.ByteArrayStatistics)
 	return ok && texts.HasMinMax() && len(texts.Max()) > 0, nil
+}
+
+// unordered says that readers don't agree on the order of a column's values, so
+// that they get no least and greatest one to skip files and row groups by. Uuids
+// are: Iceberg's Java library, and with it Spark and Trino, takes their halves for
+// signed numbers (apache/iceberg#14216) and finds no row where a file has some
+// below and some above 80000000-…; Parquet and the other readers compare bytes.
+func unordered(c *schema.Column) bool {
+	_, id := c.LogicalType().(schema.UUIDLogicalType)
+	return id
 }

@@ -44,7 +44,8 @@ func boundsOf(t *testing.T, typ iceberg.Type, group int64, rows int, fill func(b
 }
 
 // Bounds over several row groups, of every type, are the least and the greatest
-// value that isn't NaN, and NULLs are counted.
+// value that isn't NaN, and NULLs are counted. Of uuids there is neither, nor in
+// the file: readers don't agree on their order.
 func TestBoundsOfEveryType(t *testing.T) {
 	for i, o := range everyOrder {
 		single := func(rank int) string {
@@ -58,6 +59,13 @@ func TestBoundsOfEveryType(t *testing.T) {
 				o.append(b, (i/2+o.n/2)%o.n)
 			}
 		})
+		if o.typ.Equals(iceberg.PrimitiveTypes.UUID) {
+			require.Nil(t, lower)
+			require.Nil(t, upper)
+			require.NotContains(t, n.Entry.NullValueCounts(), 1)
+			require.NotContains(t, n.Entry.ValueCounts(), 1)
+			continue
+		}
 		last := o.n - 1
 		if i == 3 || i == 4 {
 			last-- // NaN

@@ -78,6 +78,9 @@ func writerProperties(sc *arrow.Schema, rowGroupRows int64, columns []traits) (*
 		if columns != nil {
 			c = columns[field]
 		}
+		if unordered(leaves.Column(i)) {
+			opts = append(opts, parquet.WithStatsFor(path, false))
+		}
 		if c.matchless {
 			opts = append(opts, parquet.WithCompressionLevelFor(path, literalLevel))
 		}
