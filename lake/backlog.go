@@ -54,6 +54,10 @@ type PlannedRewrite struct {
 type Backlog struct {
 	// Rewrites are the running ones, those asked for, and then what is planned.
 	Rewrites []PlannedRewrite `json:"rewrites"`
+	// Dropped counts the rewrites that were asked for and given up since the
+	// process began, for what they were of is not there any more, or the lake
+	// started again from the head: who asked may ask anew.
+	Dropped int64 `json:"dropped"`
 	// Failures are the errors of rewrites that were asked for last.
 	Failures []string `json:"failures,omitempty"`
 }
@@ -164,7 +168,7 @@ func (s *session) compact() {
 		if !s.o.Compact {
 			plans = nil
 		}
-		for _, p := range slices.Concat(m.nextAsked(), plans) {
+		for _, p := range slices.Concat(s.nextAsked(m), plans) {
 			// One long one at a time.
 			if p.Bytes > smallRewrite && slices.ContainsFunc(s.rewrites, func(r *rewrite) bool { return !r.small }) {
 				continue
@@ -182,7 +186,7 @@ func (s *session) compact() {
 }
 
 // nextAsked is the next rewrite that was asked for and can still be done.
-func (m *member) nextAsked() []RewritePlan {
+func (s *session) nextAsked(m *member) []RewritePlan {
 	for len(m.asked) > 0 {
 		if m.compactable() {
 			files, _ := m.table.rewritable(time.Time{})
@@ -193,16 +197,42 @@ func (m *member) nextAsked() []RewritePlan {
 				return m.asked[:1:1]
 			}
 		}
+		s.dropped.Add(1)
 		m.asked = m.asked[1:]
 	}
 	return nil
+}
+
+// dropAsked counts what was asked for and the session leaves undone.
+func (s *session) dropAsked() {
+	for _, m := range s.members {
+		s.dropped.Add(int64(len(m.asked)))
+	}
+	for _, r := range slices.Concat(s.rewrites, s.installed) {
+		s.dropIf(r.asked)
+	}
+}
+
+func (s *session) dropIf(asked bool) {
+	if asked {
+		s.dropped.Add(1)
+	}
+}
+
+// landed forgets the rewrites that are published with an epoch.
+func (s *session) landed(epoch uint64) {
+	s.installed = slices.DeleteFunc(s.installed, func(r *rewrite) bool {
+		gone := r.table.abandoned || r.member.table != r.table
+		s.dropIf(gone && r.asked)
+		return gone || r.epoch <= epoch
+	})
 }
 
 // backlog answers a request: what would be rewritten of these tables (none: all
 // of them) if nothing more came. If it is to be done it is, next and in full
 // speed.
 func (s *session) backlog(tables []string, run bool) (Backlog, error) {
-	out := Backlog{Rewrites: []PlannedRewrite{}}
+	out := Backlog{Rewrites: []PlannedRewrite{}, Dropped: s.dropped.Load()}
 	if s.o.Plan == nil {
 		return out, nil
 	}
@@ -213,14 +243,14 @@ func (s *session) backlog(tables []string, run bool) (Backlog, error) {
 		}
 	}
 	for _, name := range tables {
-		if !slices.ContainsFunc(of, func(m *member) bool { return m.ident.String() == name && m.table != nil }) {
+		if !slices.ContainsFunc(of, func(m *member) bool { return m.ident.String() == name && m.compactable() }) {
 			return out, fmt.Errorf("%s: %w", name, ErrNoTable)
 		}
 	}
 	add := func(m *member, state string, asked bool, files int, bytes int64, reason string) {
 		out.Rewrites = append(out.Rewrites, PlannedRewrite{Table: m.ident.String(), State: state, Files: files, Bytes: bytes, Reason: reason, Asked: asked})
 	}
-	for _, r := range s.rewrites {
+	for _, r := range slices.Concat(s.rewrites, s.installed) {
 		if slices.Contains(of, r.member) {
 			add(r.member, "running", r.asked, len(r.inputs), r.bytes, r.reason)
 		}

@@ -59,6 +59,7 @@ type rewrite struct {
 	asked  bool // by somebody
 	reason string
 	began  time.Time
+	epoch  uint64 // it is published with, once installed
 }
 
 type rewriteResult struct {
@@ -136,10 +137,12 @@ func (s *session) rewriteDone(r rewriteResult) {
 	}
 	r.member.plannedOf = 0
 	if r.member.table != r.table || r.table.abandoned {
+		s.dropIf(r.asked)
 		return // what it rewrote is not followed any more
 	}
 	if r.err != nil {
 		if s.ctx.Err() != nil || errors.Is(r.err, ErrInputGone) {
+			s.dropIf(r.asked)
 			return // TRUNCATE was faster
 		}
 		wait := min(rewriteRetry<<min(r.member.rewriteFails, 10), rewriteRetryMax)
@@ -158,8 +161,11 @@ func (s *session) rewriteDone(r rewriteResult) {
 	}
 	r.member.rewriteFails = 0
 	if !r.table.install(r.inputs, r.out, s.o.Now()) {
+		s.dropIf(r.asked)
 		return
 	}
+	r.epoch = s.epochNo + 1
+	s.installed = append(s.installed, r.rewrite)
 	if s.dirtyAt.IsZero() {
 		s.dirtyAt = time.Now()
 	}

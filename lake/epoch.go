@@ -304,6 +304,7 @@ func (s *session) finishCommit(err error) error {
 			return err
 		}
 	}
+	s.landed(e.stamp.Epoch)
 	s.o.Fail("after-merge")
 	for _, t := range e.tables {
 		s.unhinted[t.store] = true

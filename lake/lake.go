@@ -125,6 +125,7 @@ type Lake struct {
 	status   atomic.Pointer[Status]
 	requests chan request
 	counters Counters
+	dropped  atomic.Int64 // rewrites that were asked for and given up
 
 	// What earlier sessions of this process learned.
 	distrust   map[Ident]*doubt // tables whose index contradicted the stream

@@ -52,6 +52,7 @@ type session struct {
 	unsettled []*member // with a sighting that the stream has not come to
 
 	rewrites    []*rewrite // under way
+	installed   []*rewrite // not yet published
 	rewritten   chan rewriteResult
 	walEnd      wal.LSN // the server's, at the last look
 	share       int     // of a processor that rewrites have, in percent
@@ -147,6 +148,7 @@ func (l *Lake) session(ctx context.Context) (err error) {
 
 // close releases what the session held; its goroutines have ended.
 func (s *session) close() {
+	s.dropAsked()
 	for _, m := range s.members {
 		if m.table != nil {
 			m.table.close(s.log)

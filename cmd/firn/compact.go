@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -94,7 +95,12 @@ func (r *running) mirrors(ctx context.Context, c *config.Config, only bool) (boo
 	return same, nil
 }
 
-const compactEvery = 300 * time.Millisecond
+const (
+	compactEvery = 300 * time.Millisecond
+	// unfollowedMax is how long a table may be in another state before it is not
+	// waited for any more.
+	unfollowedMax = time.Minute
+)
 
 // compactThrough asks a running firn.
 func (a *app) compactThrough(ctx context.Context, firn *running, tables []string, dry, asJSON bool) error {
@@ -117,13 +123,37 @@ func (a *app) compactThrough(ctx context.Context, firn *running, tables []string
 	}
 	s := newScreen(a.err)
 	defer s.clear()
+	if len(asked.Rewrites) > 0 { // of these from here on, whatever becomes of them
+		query = url.Values{}
+		for _, r := range asked.Rewrites {
+			if !slices.Contains(query["table"], r.Table) {
+				query.Add("table", r.Table)
+			}
+		}
+	}
+	dropped, followed, method := asked.Dropped, time.Now(), "GET"
 	for {
 		var now lake.Backlog
-		if err := firn.ask(ctx, "GET", "/compact", query, &now); err != nil {
-			if ctx.Err() != nil {
-				return errors.New("stopped waiting; that firn goes on with what was asked for")
-			}
+		err := firn.ask(ctx, method, "/compact", query, &now)
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return errors.New("stopped waiting; that firn goes on with what was asked for")
+		case errors.Is(err, lake.ErrNoTable) && time.Since(followed) < unfollowedMax:
+			s.show("waiting for " + err.Error())
+			wait(ctx, compactEvery)
+			continue
+		case errors.Is(err, lake.ErrNoTable):
+			return fmt.Errorf("not all that was asked for has been rewritten, for a table turned to another state meanwhile (see `firn status`): %v", err)
+		case err != nil:
 			return err
+		}
+		followed = time.Now()
+		// What was given up, for the lake started again from the head, say, is asked
+		// for again.
+		method = "GET"
+		if now.Dropped != dropped {
+			dropped, method = now.Dropped, "POST"
+			continue
 		}
 		var left int
 		var bytes int64
@@ -152,10 +182,15 @@ func (a *app) compactThrough(ctx context.Context, firn *running, tables []string
 			return nil
 		}
 		s.show(fmt.Sprintf("%s of %d to go, %s%s", count(left, "rewrite"), len(asked.Rewrites), listen.Size(bytes), running))
-		select {
-		case <-time.After(compactEvery):
-		case <-ctx.Done():
-		}
+		wait(ctx, compactEvery)
+	}
+}
+
+// wait returns after d, or when ctx ends.
+func wait(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
 	}
 }
 

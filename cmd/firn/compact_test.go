@@ -3,8 +3,11 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -99,4 +102,29 @@ func TestCompact(t *testing.T) {
 	code, out, said = firn(t, env, "verify", "--url", p.url)
 	require.Zero(t, code, out+said)
 	require.Zero(t, p.stop())
+}
+
+// What a firn gave up is asked for again before it is called done.
+func TestCompactAsksAgain(t *testing.T) {
+	var posts atomic.Int64
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b := lake.Backlog{Rewrites: []lake.PlannedRewrite{{Table: "public.a", State: "asked", Files: 2, Asked: true}}}
+		switch {
+		case r.URL.Path == "/status":
+			fmt.Fprint(w, `{"database": "shop"}`)
+			return
+		case r.Method == "POST" && posts.Add(1) == 2:
+			b.Dropped = 1
+		case r.Method == "GET": // gone with the session, and then done
+			b.Rewrites, b.Dropped = nil, 1
+		}
+		if err := json.NewEncoder(w).Encode(b); err != nil {
+			t.Error(err)
+		}
+	}))
+	defer server.Close()
+	code, out, said := inProcess("compact", "--url", server.URL)
+	require.Equal(t, exitOK, code, said)
+	require.Contains(t, out, "done: 1 rewrite")
+	require.EqualValues(t, 2, posts.Load())
 }

@@ -1,9 +1,11 @@
 package wire_test
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -142,5 +144,38 @@ func TestCompactWhenAsked(t *testing.T) {
 	require.EqualValues(t, 1, e.Lake.Counters().Rewrites.Load())
 	require.EqualValues(t, 48, st.Tables[0].Compaction.RewrittenRows)
 	require.Greater(t, st.Tables[0].Compaction.WriteAmplification(), 1.0)
+	require.NoError(t, stop())
+}
+
+// What was asked for is lost with the session when somebody else commits: that is
+// told, so that nobody takes it for done.
+func TestCompactAskedAndDropped(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.exec(`create table a (id int primary key); create table b (id int primary key)`)
+	engine := newElsewhere(t, r)
+	var now atomic.Bool
+	r.o.Fail = func(at string) {
+		if at == "in-rewrite" && now.CompareAndSwap(true, false) {
+			if err := engine.rewrite(context.WithoutCancel(t.Context()), "public.a"); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	e, stop := r.run()
+	for i := range 4 {
+		r.exec(fmt.Sprintf("insert into a values (%d); insert into b values (%[1]d)", i))
+		r.same(e, "public.a", "public.b")
+	}
+	now.Store(true)
+	asked, err := e.Lake.Compact(t.Context(), nil)
+	require.NoError(t, err)
+	require.Len(t, asked.Rewrites, 2)
+	require.Eventually(t, func() bool {
+		b, err := e.Lake.Backlog(t.Context(), nil)
+		require.NoError(t, err)
+		return b.Dropped > asked.Dropped
+	}, 20*time.Second, 20*time.Millisecond)
+	r.same(e, "public.a", "public.b")
 	require.NoError(t, stop())
 }
