@@ -1,14 +1,12 @@
 package lake
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"slices"
 
 	"github.com/RoaringBitmap/roaring/v2"
-	"github.com/apache/arrow-go/v18/arrow"
 
 	"firn/lake/index"
 	"firn/wal"
@@ -167,23 +165,6 @@ func (t *Table) close(log *slog.Logger) {
 	}
 }
 
-// Contradiction is a look-up that the stream proves wrong: an UPDATE or DELETE
-// of a row the index doesn't know, an INSERT of one it does (PROTOCOL §19).
-type Contradiction struct {
-	Table Ident
-	Op    string
-	Key   string
-	LSN   wal.LSN
-}
-
-func (c *Contradiction) Error() string {
-	want := "is not in the lake"
-	if c.Op == "INSERT" {
-		want = "is in the lake already"
-	}
-	return fmt.Sprintf("%s of %s at %s: the row with key %s %s", c.Op, c.Table, c.LSN, c.Key, want)
-}
-
 // insert appends a new row.
 func (t *Table) insert(ctx context.Context, row wal.Tuple) error {
 	if err := t.begin(); err != nil {
@@ -268,71 +249,6 @@ func (t *Table) truncate() {
 	}
 }
 
-// keyOf is the index key of the row that a tuple names.
-func (t *Table) keyOf(row wal.Tuple) (index.Key, error) {
-	if t.key == nil {
-		return index.Key{}, fmt.Errorf("%s has no replica identity: its rows can't be found again", t.Ident)
-	}
-	if len(row) != len(t.rows.wire) {
-		return index.Key{}, fmt.Errorf("key of %s: tuple of %d columns, the relation has %d", t.Ident, len(row), len(t.rows.wire))
-	}
-	t.key.begin()
-	for i, c := range t.keyWire {
-		if err := t.key.value(i, row[c]); err != nil {
-			return index.Key{}, fmt.Errorf("key of %s: %w", t.Ident, err)
-		}
-	}
-	return t.key.sum(), nil
-}
-
-// find returns the live place of the row with key k.
-func (t *Table) find(k index.Key) (index.Loc, bool) {
-	if !t.whole {
-		loc, ok := t.index.Get(k)
-		return loc, ok && t.isLive(loc)
-	}
-	var found index.Loc
-	ok := false
-	t.index.All(k, func(l index.Loc) bool {
-		if t.isLive(l) {
-			found, ok = l, true
-		}
-		return !ok
-	})
-	return found, ok
-}
-
-// isLive says whether loc is a row of the present: in a batch or file that we
-// hold, and not dead there (PROTOCOL §19).
-func (t *Table) isLive(loc index.Loc) bool {
-	f, pos, b := t.resolve(loc)
-	if b != nil {
-		return !b.isDead(loc.Pos)
-	}
-	return f != nil && t.files[f.no] == f && !f.isDead(pos)
-}
-
-// resolve finds a row's file and position, or its open batch. All nil: it is
-// nowhere any more.
-func (t *Table) resolve(loc index.Loc) (*dataFile, uint32, *batch) {
-	if !loc.Virtual() {
-		loc = t.follow(loc)
-		return t.files[loc.File], loc.Pos, nil
-	}
-	b := t.batches[loc.File&^index.VirtualFile]
-	if b == nil {
-		return nil, 0, nil
-	}
-	if b == t.open {
-		return nil, 0, b
-	}
-	if b.shares == nil || b.isDead(loc.Pos) {
-		return nil, 0, nil // truncated away, or dead when it was flushed
-	}
-	f, pos := b.place(loc.Pos)
-	return f, pos, nil
-}
-
 // kill marks a live row dead.
 func (t *Table) kill(loc index.Loc) error {
 	e := t.touch()
@@ -367,33 +283,6 @@ func (t *Table) begin() error {
 		t.open = &batch{id: t.nextID}
 		t.batches[t.nextID] = t.open
 		t.epoch.batches = append(t.epoch.batches, t.nextID)
-	}
-	return nil
-}
-
-// settle sees to it that values which row leaves out as unchanged can be had
-// from the old row's place: out of the open batch if that kind of column can't
-// be copied within it, out of a file that is still being written.
-func (t *Table) settle(ctx context.Context, row wal.Tuple, was index.Loc) error {
-	toasted, copyable := false, true
-	for i := range row {
-		if row[i].Kind == 'u' {
-			toasted = true
-			copyable = copyable && t.rows.copyable(t.rows.wire[i])
-		}
-	}
-	if !toasted {
-		return nil
-	}
-	f, _, b := t.resolve(was)
-	if b != nil && !copyable {
-		if err := t.flush(ctx); err != nil {
-			return err
-		}
-		f, _, _ = t.resolve(was)
-	}
-	if f != nil && t.fan.isOpen(f) {
-		t.fan.end(f)
 	}
 	return nil
 }
@@ -440,87 +329,4 @@ func (t *Table) place(ctx context.Context, row wal.Tuple, was index.Loc, op stri
 		return t.flush(ctx)
 	}
 	return nil
-}
-
-// unchanged appends the value that column col had at was, or a NULL and a fixup.
-func (t *Table) unchanged(ctx context.Context, b *batch, row, col int, was index.Loc) error {
-	f, pos, src := t.resolve(was)
-	if src != nil {
-		if x, ok := src.fixup(int(was.Pos), col); ok {
-			t.rows.cells[col].Null()
-			x.row = row
-			b.fixups = append(b.fixups, x)
-			return nil
-		}
-		t.rows.copyCell(col, int(was.Pos))
-		return nil
-	}
-	if f == nil {
-		return fmt.Errorf("the unchanged value is nowhere")
-	}
-	x := fixup{row: row, col: col, file: f, pos: pos, enc: cmp.Or(f.enc, f.load)}
-	if t.fan.partitions(col) {
-		return t.fetch(ctx, x)
-	}
-	t.rows.cells[col].Null()
-	b.fixups = append(b.fixups, x)
-	return nil
-}
-
-// fetch appends the value of a column that partitions are made of: it is needed
-// now. Only values of kilobytes come so.
-func (t *Table) fetch(ctx context.Context, x fixup) error {
-	if x.enc != nil {
-		if err := x.enc.readable(ctx); err != nil {
-			return fmt.Errorf("wait for %s: %w", x.file.path, err)
-		}
-	}
-	found := false
-	err := t.store.Read(ctx, x.file.path, t.layout.fields([]int{x.col}), []uint32{x.pos}, func(_ int64, rec arrow.RecordBatch) error {
-		if rec.NumRows() == 0 || found {
-			return nil
-		}
-		found = true
-		return t.rows.cells[x.col].From(rec.Column(0), 0)
-	})
-	if err == nil && !found {
-		err = fmt.Errorf("position %d is missing", x.pos)
-	}
-	if err != nil {
-		return fmt.Errorf("read the unchanged value from %s: %w", x.file.path, err)
-	}
-	return nil
-}
-
-// RowError is a row that could not be taken, by Postgres' own key.
-type RowError struct {
-	Table Ident
-	Op    string
-	Key   string
-	Err   error
-}
-
-func (e *RowError) Error() string {
-	return fmt.Sprintf("%s of %s, key %s: %v", e.Op, e.Table, e.Key, e.Err)
-}
-
-func (e *RowError) Unwrap() error { return e.Err }
-
-func (t *Table) contradiction(op string, row wal.Tuple) error {
-	return &Contradiction{Table: t.Ident, Op: op, Key: t.showKey(row)}
-}
-
-// showKey prints the key columns of a tuple for a message.
-func (t *Table) showKey(row wal.Tuple) string {
-	if t.key == nil || t.whole || len(row) != len(t.rows.wire) {
-		return "(none)"
-	}
-	s := ""
-	for i, c := range t.keyWire {
-		if i > 0 {
-			s += ", "
-		}
-		s += fmt.Sprintf("%s=%.200s", t.layout.Columns[t.layout.key[i]].Name, row[c].Data)
-	}
-	return s
 }
