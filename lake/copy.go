@@ -30,10 +30,14 @@ func (s *session) copyTable(ctx context.Context, snap Snapshot, t *wal.Table, ta
 	}
 	var mu sync.Mutex // of the index, table.files and added
 	var added []*dataFile
+	parts, err := snap.Parts(ctx, t, s.o.LoadWorkers)
+	if err != nil {
+		return nil, err
+	}
 	copyAll := func(put func(index.Key, index.Loc) error) error {
 		g, gctx := errgroup.WithContext(ctx)
 		g.SetLimit(s.o.LoadWorkers)
-		for _, part := range snap.Parts(t) {
+		for _, part := range parts {
 			g.Go(func() error {
 				c := &copier{session: s, table: table, progress: p, mu: &mu, added: &added, put: put, key: newRowKey(table.layout)}
 				return c.run(gctx, snap, t, part, text)
@@ -41,7 +45,6 @@ func (s *session) copyTable(ctx context.Context, snap Snapshot, t *wal.Table, ta
 		}
 		return g.Wait()
 	}
-	var err error
 	if table.index != nil {
 		err = table.index.Load(p.total.Load(), copyAll)
 	} else {

@@ -77,13 +77,14 @@ type Snapshot interface {
 	Point() wal.LSN
 	// Describe tells a table under the snapshot's lock.
 	Describe(ctx context.Context, oid uint32) (*wal.Table, error)
-	// Parts cuts a table into ranges to copy at the same time.
-	Parts(t *wal.Table) []Part
+	// Parts opens a table until Done and cuts it into ranges, of which n are
+	// copied at the same time. One table is open at a time.
+	Parts(ctx context.Context, t *wal.Table, n int) ([]Part, error)
 	// Copy reads one part in binary form; text lists, by index into
 	// t.Columns, the columns to be cast to text, generated ones are left out.
 	// A nil value is NULL. row is fn's until it returns.
 	Copy(ctx context.Context, t *wal.Table, p Part, text []bool, fn func(row [][]byte) error) error
-	// Done releases the table's lock.
+	// Done closes the table and releases its lock.
 	Done(t *wal.Table)
 	// Close ends the snapshot, and the slot if it is a temporary one.
 	Close()

@@ -96,8 +96,13 @@ func (v *verifier) postgresRows(sn *slot.Snapshot, t *wal.Table, columns []colum
 		cols[i] = slot.CopyColumn{Name: c.name, Expr: expr}
 	}
 	return func(ctx context.Context, fn func(row [][]byte) error) error {
-		for _, part := range v.Source.Ranges(ctx, t, 1) {
-			if err := v.Source.Copy(ctx, sn, t, cols, part, fn); err != nil {
+		c, err := v.Source.Copier(ctx, sn, t, 1, 1)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		for _, part := range c.Ranges {
+			if err := c.Copy(ctx, cols, part, fn); err != nil {
 				return err
 			}
 		}

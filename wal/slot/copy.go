@@ -23,20 +23,142 @@ type CopyColumn struct {
 	Expr   string
 }
 
-// Copy reads one range of a table as it stood in the snapshot, by a binary COPY
-// on a connection of its own, and calls fn with each row: the columns' binary
-// forms, nil for NULL. A row and what it points to are fn's until fn returns. No
-// memory is allocated per row. An error of fn ends the COPY and is returned as it
-// is.
+// Copier reads one table as it stood in a snapshot, by binary COPYs on connections
+// of its own. Each of them locks the table before the first COPY and until Close:
+// who then comes to wait for the table, an ALTER or a TRUNCATE, can't get between
+// two ranges. Its methods but Close may be called by several goroutines at once.
+type Copier struct {
+	Ranges []CTIDRange // what to copy
+
+	s     *Source
+	table *Table
+	free  chan *wire // nil: a connection that broke
+	all   []*wire
+}
+
+// standAsideAfter is how long a Copier waits for a lock in the way of which its
+// own snapshot may be.
+const standAsideAfter = time.Second
+
+// Copier opens a table of the snapshot for at most n COPYs at a time, and cuts it
+// into about parts ranges.
 //
-// Errors: ErrSnapshotGone, ErrTableChanged when a partition was attached or
-// detached since t was described, ErrPrivilege (a row security policy counts).
-func (s *Source) Copy(ctx context.Context, sn *Snapshot, t *Table, cols []CopyColumn, r CTIDRange, fn func(row [][]byte) error) error {
+// Where the snapshot locks the table, somebody may have come to wait for that
+// lock, and would have every connection of ours wait behind: a circle that
+// Postgres doesn't see, for it doesn't know that the snapshot waits for us. So
+// after a second the table is given up; with its Release the other is let
+// through, and the table is to be loaded from a later snapshot.
+//
+// Errors: ErrBusy (the above), ErrSnapshotGone, ErrTableChanged when a partition
+// was attached or detached since t was described, ErrPrivilege.
+func (s *Source) Copier(ctx context.Context, sn *Snapshot, t *Table, parts, n int) (*Copier, error) {
+	c := &Copier{s: s, table: t}
+	err := c.open(ctx, sn, func(ctx context.Context, conn *pgconn.PgConn) error {
+		if err := checkLeaves(ctx, conn, t); err != nil {
+			return err
+		}
+		var err error
+		c.Ranges, err = ranges(ctx, conn, t, parts)
+		return err
+	})
+	for err == nil && len(c.all) < min(n, len(c.Ranges)) {
+		err = c.open(ctx, sn, nil)
+	}
+	// One connection is enough, and the lock that it has lets it go on.
+	if err != nil && (len(c.all) == 0 || !errors.Is(err, ErrBusy)) {
+		c.Close()
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		return nil, fmt.Errorf("copy table %s: %w", c.name(), classify(err))
+	}
+	c.free = make(chan *wire, len(c.all))
+	for _, w := range c.all {
+		c.free <- w
+	}
+	return c, nil
+}
+
+func (c *Copier) name() TableName { return TableName{Schema: c.table.Schema, Name: c.table.Name} }
+
+// open adds a connection that sees the snapshot and holds the table's lock; ask
+// is called before it is taken over for COPYs.
+func (c *Copier) open(ctx context.Context, sn *Snapshot, ask func(context.Context, *pgconn.PgConn) error) (err error) {
+	conn, _, err := connectRaw(ctx, c.s.cfg.Config.Copy(), false)
+	if err != nil {
+		return err
+	}
+	pid := conn.PID()
+	c.s.track(pid)
+	defer func() {
+		if err != nil {
+			closePgConn(conn)
+			c.s.untrack(pid)
+		}
+	}()
+	if err := importSnapshot(ctx, conn, sn); err != nil {
+		return err
+	}
+	if err := c.lock(ctx, conn, sn.locks != nil); err != nil {
+		return err
+	}
+	if ask != nil {
+		if err := ask(ctx, conn); err != nil {
+			return err
+		}
+	}
+	w, err := hijack(ctx, conn, nil)
+	if err != nil {
+		return err
+	}
+	c.all = append(c.all, w)
+	return nil
+}
+
+// lock locks the table; standAside bounds the wait for it.
+func (c *Copier) lock(ctx context.Context, conn *pgconn.PgConn, standAside bool) error {
+	take := func() error {
+		_, err := run(ctx, conn, "LOCK TABLE "+identTable(c.name())+" IN ACCESS SHARE MODE")
+		return err
+	}
+	if !standAside {
+		return take()
+	}
+	obs, err := c.s.guard(ctx, conn, 0, standAsideAfter, take)
+	if obs != nil && err != nil {
+		return fmt.Errorf("%w: standing aside for %s", ErrBusy, joinSessions(obs.Blockers))
+	}
+	return err
+}
+
+// Copy reads one range and calls fn with each row: the columns' binary forms, nil
+// for NULL. A row and what it points to are fn's until fn returns. No memory is
+// allocated per row. An error of fn ends the COPY and is returned as it is. Copy
+// waits for a connection while all are in use; after an error of one its fellows
+// may fail too.
+//
+// Errors: ErrPrivilege (a row security policy counts).
+func (c *Copier) Copy(ctx context.Context, cols []CopyColumn, r CTIDRange, fn func(row [][]byte) error) error {
 	rel := r.Relation
 	if rel == (TableName{}) {
-		rel = TableName{Schema: t.Schema, Name: t.Name}
+		rel = c.name()
 	}
-	err := s.copyRange(ctx, sn, t, cols, rel, r, fn)
+	var w *wire
+	select {
+	case w = <-c.free:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if w == nil {
+		c.free <- nil
+		return fmt.Errorf("copy table %s: a connection for it has ended", rel)
+	}
+	err := c.copyRange(ctx, w, cols, rel, r, fn)
+	if err == nil {
+		c.free <- w
+		return nil
+	}
+	c.free <- nil
 	var fe fnError
 	if errors.As(err, &fe) {
 		return fe.error
@@ -44,44 +166,37 @@ func (s *Source) Copy(ctx context.Context, sn *Snapshot, t *Table, cols []CopyCo
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if err != nil {
-		return fmt.Errorf("copy table %s: %w", rel, classify(err))
-	}
-	return nil
+	return fmt.Errorf("copy table %s: %w", rel, classify(err))
 }
 
 // fnError marks the callback's own error on its way out.
 type fnError struct{ error }
 
-func (s *Source) copyRange(ctx context.Context, sn *Snapshot, t *Table, cols []CopyColumn, rel TableName, r CTIDRange, fn func(row [][]byte) error) error {
-	cfg := s.cfg.Config.Copy()
-	c, _, err := connectRaw(ctx, cfg, false)
-	if err != nil {
-		return err
-	}
-	s.track(c.PID())
-	defer s.untrack(c.PID())
-	if err := importSnapshot(ctx, c, sn); err != nil {
-		closePgConn(c)
-		return err
-	}
-	if err := checkLeaves(ctx, c, t); err != nil {
-		closePgConn(c)
-		return err
-	}
-	w, err := hijack(ctx, c, nil)
-	if err != nil {
-		return err
-	}
-	defer w.terminate()
-	defer context.AfterFunc(ctx, func() {
+func (c *Copier) copyRange(ctx context.Context, w *wire, cols []CopyColumn, rel TableName, r CTIDRange, fn func(row [][]byte) error) error {
+	stop := context.AfterFunc(ctx, func() {
 		// Wakes a read or write; the callers see ctx's error.
 		_ = w.SetDeadline(time.Unix(1, 0))
-	})()
-	if err := w.send(copySQL(cols, rel, r, t.Partitioned && len(t.Leaves) == 0)); err != nil {
+	})
+	defer stop()
+	if err := w.send(copySQL(cols, rel, r, c.table.Partitioned && len(c.table.Leaves) == 0)); err != nil {
 		return err
 	}
-	return readCopy(&w.frames, len(cols), fn)
+	if err := readCopy(&w.frames, len(cols), fn); err != nil {
+		return err
+	}
+	if !stop() {
+		return ctx.Err() // the connection has a deadline that is over
+	}
+	return nil
+}
+
+// Close ends the connections, and with them their locks. No Copy may run.
+func (c *Copier) Close() {
+	for _, w := range c.all {
+		w.terminate()
+		c.s.untrack(w.pid)
+	}
+	c.all = nil
 }
 
 func importSnapshot(ctx context.Context, c *pgconn.PgConn, sn *Snapshot) error {
@@ -148,10 +263,11 @@ func copySQL(cols []CopyColumn, rel TableName, r CTIDRange, empty bool) string {
 	return b.String()
 }
 
-// readCopy reads the answer to a COPY TO STDOUT.
+// readCopy reads the answer to a COPY TO STDOUT, until the server is ready for
+// another query.
 func readCopy(f *frameReader, columns int, fn func(row [][]byte) error) error {
 	p := copyParser{row: make([][]byte, columns), fn: fn}
-	for {
+	for ended := false; ; {
 		typ, body, err := f.next()
 		if err != nil {
 			return err
@@ -162,7 +278,15 @@ func readCopy(f *frameReader, columns int, fn func(row [][]byte) error) error {
 				return err
 			}
 		case 'C':
-			return p.finish()
+			if err := p.finish(); err != nil {
+				return err
+			}
+			ended = true
+		case 'Z':
+			if !ended {
+				return errors.New("read COPY: it has no end")
+			}
+			return nil
 		case 'E':
 			return serverError(body)
 		case 'H', 'c', 'N', 'S':

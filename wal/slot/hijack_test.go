@@ -37,11 +37,13 @@ func TestCopyAfterASlowWrite(t *testing.T) {
 	dial := s.cfg.DialFunc
 	s.cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := dial(ctx, network, addr)
-		return &slowConn{conn, "SET TRANSACTION SNAPSHOT"}, err
+		return &slowConn{conn, "pg_relation_size"}, err
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	rows := 0
-	require.NoError(t, s.Copy(ctx, sn, x, []CopyColumn{{Name: "id"}}, CTIDRange{}, func([][]byte) error { rows++; return nil }))
+	cp := copier(t, s, sn, x, 1)
+	defer cp.Close()
+	require.NoError(t, cp.Copy(ctx, []CopyColumn{{Name: "id"}}, CTIDRange{}, func([][]byte) error { rows++; return nil }))
 	require.Equal(t, 10000, rows)
 }

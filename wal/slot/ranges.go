@@ -2,8 +2,11 @@ package slot
 
 import (
 	"context"
+	"fmt"
+	"strconv"
+	"strings"
 
-	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // CTIDRange is a part of a table's heap: the pages from From up to To. All
@@ -18,39 +21,36 @@ type CTIDRange struct {
 // minRangePages keeps small tables whole: a connection costs more than 16 MB.
 const minRangePages = 2048
 
-// Ranges cuts a table into about n ranges, by the sizes it has now; partitions
-// are cut each for itself and small ones left whole. Where the sizes can't be
-// had the planner's serve: a range's size is a matter of balance, not of truth,
-// for the last range of a relation is open. Call it under the table's lock, for
-// asking the size waits for an ALTER.
-func (s *Source) Ranges(ctx context.Context, t *Table, n int) []CTIDRange {
+// ranges cuts a table into about n ranges, by the sizes it has now; partitions
+// are cut each for itself and small ones left whole. conn has the table's lock:
+// asking for a size waits for an ALTER otherwise. A partition whose size isn't
+// there has the planner's: a range's size is a matter of balance, not of truth,
+// for the last range of a relation is open.
+func ranges(ctx context.Context, conn *pgconn.PgConn, t *Table, n int) ([]CTIDRange, error) {
 	leaves := t.Leaves
 	if !t.Partitioned {
 		leaves = []Leaf{{OID: t.OID, Schema: t.Schema, Name: t.Name, Pages: t.Pages}}
 	}
 	pages := make(map[uint32]int64, len(leaves))
-	oids := make([]uint32, 0, len(leaves))
+	oids := make([]string, 0, len(leaves))
 	for _, l := range leaves {
 		pages[l.OID] = l.Pages
-		oids = append(oids, l.OID)
+		oids = append(oids, strconv.FormatUint(uint64(l.OID), 10))
 	}
-	err := s.query(ctx, func(ctx context.Context, c *pgx.Conn) error {
-		rows, err := c.Query(ctx, `
-			SELECT o, pg_relation_size(o) / current_setting('block_size')::bigint
-			FROM unnest($1::oid[]) o WHERE pg_relation_size(o) IS NOT NULL`, oids)
-		if err != nil {
-			return err
-		}
-		var oid uint32
-		var p int64
-		_, err = pgx.ForEachRow(rows, []any{&oid, &p}, func() error {
-			pages[oid] = p
-			return nil
-		})
-		return err
-	})
+	rows, err := run(ctx, conn, `
+		SELECT o, pg_relation_size(o) / current_setting('block_size')::bigint
+		FROM unnest('{`+strings.Join(oids, ",")+`}'::oid[]) o WHERE pg_relation_size(o) IS NOT NULL`)
 	if err != nil {
-		s.o.Logger.Warn("cannot read a table's size; cutting it by the planner's estimate", "table", TableName{Schema: t.Schema, Name: t.Name}.String(), "err", err)
+		return nil, fmt.Errorf("read the table's size: %w", err)
+	}
+	for _, r := range rows {
+		oid, err := strconv.ParseUint(string(r[0]), 10, 32)
+		if err != nil {
+			return nil, fmt.Errorf("read the table's size: %w", err)
+		}
+		if pages[uint32(oid)], err = strconv.ParseInt(string(r[1]), 10, 64); err != nil {
+			return nil, fmt.Errorf("read the table's size: %w", err)
+		}
 	}
 	var total int64
 	for _, p := range pages {
@@ -61,7 +61,7 @@ func (s *Source) Ranges(ctx context.Context, t *Table, n int) []CTIDRange {
 	for _, l := range leaves {
 		out = appendRanges(out, TableName{Schema: l.Schema, Name: l.Name}, pages[l.OID], per)
 	}
-	return out
+	return out, nil
 }
 
 func appendRanges(out []CTIDRange, rel TableName, pages, per int64) []CTIDRange {

@@ -14,7 +14,7 @@ import (
 )
 
 // Snapshot is a replication slot's birth: Postgres exactly as it stood at
-// ConsistentPoint, readable by Copy until Close. Commits whose record starts at
+// ConsistentPoint, readable by a Copier until Close. Commits whose record starts at
 // or after that point are in the slot's stream, earlier ones in the snapshot.
 //
 // It keeps two connections: the one that made the slot, whose next command
@@ -32,8 +32,8 @@ type Snapshot struct {
 	once  sync.Once
 }
 
-// Release gives up the lock on one table: once its COPYs have begun (each holds
-// a lock of its own until it ends) or it is not to be loaded after all. Locks
+// Release gives up the lock on one table: once its Copier is open (it has locks
+// of its own until it is closed) or it is not to be loaded after all. Locks
 // are a stack in the order of CreateSlot's list, first on top: one is really
 // given up when all before it have been released too, so name the tables in the
 // order in which they will be loaded. Releasing a table twice, or one not locked, is

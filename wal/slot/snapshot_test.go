@@ -12,12 +12,22 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// copier opens a table for two COPYs at a time.
+func copier(t testing.TB, s *Source, sn *Snapshot, x *Table, parts int) *Copier {
+	t.Helper()
+	cp, err := s.Copier(t.Context(), sn, x, parts, 2)
+	require.NoError(t, err)
+	return cp
+}
+
 // copyInts reads the first column, an int4, of all of a table's ranges.
 func copyInts(t testing.TB, s *Source, sn *Snapshot, x *Table, n int) []int {
 	t.Helper()
 	var out []int
-	for _, r := range s.Ranges(t.Context(), x, n) {
-		err := s.Copy(t.Context(), sn, x, []CopyColumn{{Name: x.Columns[0].Name}}, r, func(row [][]byte) error {
+	cp := copier(t, s, sn, x, n)
+	defer cp.Close()
+	for _, r := range cp.Ranges {
+		err := cp.Copy(t.Context(), []CopyColumn{{Name: x.Columns[0].Name}}, r, func(row [][]byte) error {
 			out = append(out, int(int32(binary.BigEndian.Uint32(row[0]))))
 			return nil
 		})
@@ -100,8 +110,9 @@ func TestRule24RangesOfOneSnapshotHoldEachRowOnce(t *testing.T) {
 	defer sn.Close()
 	// Rows move between the ranges while they are read, and the table grows.
 	mustExec(t, c, "UPDATE t SET pad = 'moved' WHERE id % 3 = 0; DELETE FROM t WHERE id % 7 = 0; INSERT INTO t SELECT i, '' FROM generate_series(50000, 60000) i")
-	ranges := s.Ranges(t.Context(), x, 4)
-	require.Greater(t, len(ranges), 2)
+	cp := copier(t, s, sn, x, 4)
+	require.Greater(t, len(cp.Ranges), 2)
+	cp.Close()
 	got := copyInts(t, s, sn, x, 4)
 	seen := make(map[int]bool)
 	for _, i := range got {
@@ -109,7 +120,9 @@ func TestRule24RangesOfOneSnapshotHoldEachRowOnce(t *testing.T) {
 		seen[i] = true
 	}
 	require.Len(t, got, 40000)
-	require.Len(t, s.Ranges(t.Context(), x, 1), 1)
+	cp = copier(t, s, sn, x, 1)
+	require.Len(t, cp.Ranges, 1)
+	cp.Close()
 }
 
 func TestCopyForms(t *testing.T) {
@@ -127,8 +140,10 @@ func TestCopyForms(t *testing.T) {
 	defer sn.Close()
 	read := func(table string, cols ...CopyColumn) (out []string) {
 		x := describe(t, s, table)
-		for _, r := range append(s.Ranges(t.Context(), x, 2), CTIDRange{})[:max(1, len(x.Leaves))] {
-			require.NoError(t, s.Copy(t.Context(), sn, x, cols, r, func(row [][]byte) error {
+		cp := copier(t, s, sn, x, 2)
+		defer cp.Close()
+		for _, r := range append(cp.Ranges, CTIDRange{})[:max(1, len(x.Leaves))] {
+			require.NoError(t, cp.Copy(t.Context(), cols, r, func(row [][]byte) error {
 				line := ""
 				for _, v := range row {
 					switch {
@@ -155,23 +170,35 @@ func TestCopyForms(t *testing.T) {
 	require.Empty(t, read("public.no_leaves", CopyColumn{Name: "id"}))
 
 	x := describe(t, s, "public.t t")
+	one := func(ctx context.Context, column string, fn func([][]byte) error) error {
+		cp, err := s.Copier(ctx, sn, x, 1, 1)
+		if err != nil {
+			return err
+		}
+		defer cp.Close()
+		if err := cp.Copy(ctx, []CopyColumn{{Name: column}}, CTIDRange{}, fn); err != nil {
+			require.ErrorContains(t, cp.Copy(t.Context(), []CopyColumn{{Name: "id"}}, CTIDRange{}, fn), "has ended")
+			return err
+		}
+		return nil
+	}
 	stop := errors.New("enough")
-	require.Equal(t, stop, s.Copy(t.Context(), sn, x, []CopyColumn{{Name: "id"}}, CTIDRange{}, func([][]byte) error { return stop }))
+	require.Equal(t, stop, one(t.Context(), "id", func([][]byte) error { return stop }))
 	ctx, cancel := context.WithCancel(t.Context())
-	err = s.Copy(ctx, sn, x, []CopyColumn{{Name: "id"}}, CTIDRange{}, func([][]byte) error { cancel(); return ctx.Err() })
+	err = one(ctx, "id", func([][]byte) error { cancel(); return ctx.Err() })
 	require.ErrorIs(t, err, context.Canceled)
-	err = s.Copy(t.Context(), sn, x, []CopyColumn{{Name: "acl"}}, CTIDRange{}, func([][]byte) error { return nil })
+	err = one(t.Context(), "acl", func([][]byte) error { return nil })
 	require.Equal(t, "42883", code(err), "aclitem has no binary form: %v", err)
 
 	mustExec(t, c, "CREATE TABLE p3 (id int, v text); INSERT INTO p3 VALUES (3, 'attached')")
 	mustExec(t, c, "ALTER TABLE p ATTACH PARTITION p3 FOR VALUES IN (3)")
 	y := describe(t, s, "public.p")
-	err = s.Copy(t.Context(), sn, y, []CopyColumn{{Name: "id"}}, CTIDRange{Relation: names("public.p1")[0]}, func([][]byte) error { return nil })
+	_, err = s.Copier(t.Context(), sn, y, 1, 1)
 	require.ErrorIs(t, err, ErrTableChanged)
 
 	sn.Close()
 	require.Eventually(t, func() bool { // its backend takes a moment to end
-		err = s.Copy(t.Context(), sn, x, []CopyColumn{{Name: "id"}}, CTIDRange{}, func([][]byte) error { return nil })
+		err = one(t.Context(), "id", func([][]byte) error { return nil })
 		return err != nil
 	}, 10*time.Second, 10*time.Millisecond)
 	require.ErrorIs(t, err, ErrSnapshotGone)
@@ -359,6 +386,53 @@ func TestRule26LocksAreReleasedTableByTable(t *testing.T) {
 		require.NoError(t, sn.Release(ctx, x))
 	}
 	require.False(t, locked("t249"))
+}
+
+// Rule 26 again, during the load: a TRUNCATE comes to wait for the snapshot's lock.
+// A COPY that begins then would wait behind it, and it for us, for ever.
+func TestRule26ATruncateDuringTheLoadIsLetThrough(t *testing.T) {
+	url, c := newDatabase(t, sharedServer(t))
+	mustExec(t, c, `CREATE TABLE t (id int PRIMARY KEY, pad text) WITH (autovacuum_enabled = false);
+		ALTER TABLE t ALTER pad SET STORAGE PLAIN;
+		INSERT INTO t SELECT i, repeat('x', 1800) FROM generate_series(0, 19999) i; CREATE TABLE last (id int)`)
+	s := open(t, url)
+	x := describe(t, s, "public.t")
+	sn, err := s.CreateSlot(t.Context(), s.o.Slot, true, names("public.t", "public.last"), LockOptions{})
+	require.NoError(t, err)
+	defer sn.Close()
+	truncate := func(table string) <-chan error {
+		user, done := dial(t, url), make(chan error, 1)
+		go func() { done <- user.PgConn().Exec(context.Background(), "TRUNCATE "+table).Close() }()
+		require.Eventually(t, func() bool {
+			var n int
+			require.NoError(t, c.QueryRow(t.Context(), "SELECT count(*) FROM pg_locks WHERE relation = $1::regclass AND NOT granted", table).Scan(&n))
+			return n > 0
+		}, 10*time.Second, 10*time.Millisecond)
+		return done
+	}
+
+	// One that comes after the Copier waits, and every range is read.
+	cp := copier(t, s, sn, x, 4)
+	require.Greater(t, len(cp.Ranges), 1)
+	done := truncate("t")
+	rows := 0
+	for _, r := range cp.Ranges {
+		require.NoError(t, cp.Copy(t.Context(), []CopyColumn{{Name: "id"}}, r, func([][]byte) error { rows++; return nil }))
+	}
+	require.Equal(t, 20000, rows)
+	cp.Close()
+
+	// The snapshot's lock is still in its way.
+	begin := time.Now()
+	_, err = s.Copier(t.Context(), sn, x, 4, 2)
+	require.ErrorIs(t, err, ErrBusy)
+	require.ErrorContains(t, err, "TRUNCATE t")
+	require.Less(t, time.Since(begin), 10*time.Second)
+	t.Log(err)
+	require.NoError(t, sn.Release(t.Context(), names("public.t")[0]))
+	require.NoError(t, <-done)
+	mustExec(t, c, "SELECT FROM t")
+	require.Empty(t, copyInts(t, s, sn, describe(t, s, "public.last"), 1), "the snapshot is there for the other tables")
 }
 
 // What the lock is for: without it a rewrite before the COPY would empty the

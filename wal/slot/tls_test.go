@@ -100,8 +100,10 @@ func TestTLS(t *testing.T) {
 	require.NoError(t, err)
 	defer sn.Close()
 	n := 0
-	for _, r := range s.Ranges(t.Context(), x, 2) {
-		require.NoError(t, s.Copy(t.Context(), sn, x, []CopyColumn{{Name: "id"}, {Name: "g"}}, r, func([][]byte) error { n++; return nil }))
+	cp := copier(t, s, sn, x, 2)
+	defer cp.Close()
+	for _, r := range cp.Ranges {
+		require.NoError(t, cp.Copy(t.Context(), []CopyColumn{{Name: "id"}, {Name: "g"}}, r, func([][]byte) error { n++; return nil }))
 	}
 	require.Equal(t, rows, n)
 }
@@ -124,7 +126,9 @@ func TestCopySpeedAndAllocations(t *testing.T) {
 	}
 	n, bytes := 0, 0
 	before, begin := cpuTime(t), time.Now()
-	require.NoError(t, s.Copy(t.Context(), sn, x, cols, CTIDRange{}, func(row [][]byte) error {
+	cp := copier(t, s, sn, x, 1)
+	defer cp.Close()
+	require.NoError(t, cp.Copy(t.Context(), cols, CTIDRange{}, func(row [][]byte) error {
 		n++
 		for _, v := range row {
 			bytes += len(v)

@@ -88,13 +88,13 @@ type exported struct{ *source }
 
 func (e exported) Point() wal.LSN { return e.point }
 
-func (e exported) Parts(*wal.Table) []lake.Part {
+func (e exported) Parts(context.Context, *wal.Table, int) ([]lake.Part, error) {
 	var out []lake.Part
 	ids := int64(len(e.ledger.versions))
 	for i := range int64(e.parts) {
 		out = append(out, lake.Part{Schema: tableSchema, Table: tableName, From: ids * i / int64(e.parts), To: ids * (i + 1) / int64(e.parts)})
 	}
-	return out
+	return out, nil
 }
 
 func (e exported) Copy(ctx context.Context, _ *wal.Table, p lake.Part, _ []bool, fn func([][]byte) error) error {

@@ -9,12 +9,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/apache/iceberg-go/catalog/rest"
 	icetable "github.com/apache/iceberg-go/table"
 	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"firn/catalog"
@@ -206,6 +208,42 @@ func TestRule25Crash(t *testing.T) {
 	r.exec("insert into done values (100); update slow set v = 'later' where id < 50")
 	e, stop := r.run()
 	r.same(e, "public.done", "public.slow")
+	require.NoError(t, stop())
+}
+
+// TestRule26ATruncateWhileOthersLoad: a TRUNCATE comes to wait for a table whose
+// turn to load has not come. The load, which would wait behind it, stands aside.
+func TestRule26ATruncateWhileOthersLoad(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.exec("create table a (id int primary key); insert into a values (1); create table b (id int primary key); insert into b values (2); create table c (id int primary key); insert into c values (3)")
+	user, err := pgx.Connect(t.Context(), r.url)
+	require.NoError(t, err)
+	truncated := make(chan error, 1)
+	var once sync.Once
+	r.o.Fail = func(point string) {
+		if point != "in-load" {
+			return
+		}
+		once.Do(func() { // a's rows are copied; the snapshot has b and c locked
+			go func() { truncated <- user.PgConn().Exec(context.Background(), "truncate b").Close() }()
+			assert.Eventually(t, func() bool {
+				var n int
+				err := r.conn.QueryRow(t.Context(), "select count(*) from pg_locks where relation = 'b'::regclass and not granted").Scan(&n)
+				return err == nil && n > 0
+			}, 20*time.Second, 10*time.Millisecond)
+		})
+	}
+	e, stop := r.run()
+	select {
+	case err := <-truncated:
+		require.NoError(t, err)
+	case <-time.After(time.Minute):
+		require.Fail(t, "the user's TRUNCATE waits for ever")
+	}
+	require.NoError(t, user.Close(t.Context()))
+	r.exec("insert into b values (4)")
+	r.same(e, "public.a", "public.b", "public.c")
 	require.NoError(t, stop())
 }
 

@@ -117,8 +117,9 @@ type stream struct{ *slot.Stream }
 func (s stream) Server() wal.LSN { return s.ServerLSN() }
 
 type exported struct {
-	src *Source
-	sn  *slot.Snapshot
+	src   *Source
+	sn    *slot.Snapshot
+	table *slot.Copier // of the table that is open; nil: none
 }
 
 func (s *exported) Point() wal.LSN { return s.sn.ConsistentPoint }
@@ -127,18 +128,21 @@ func (s *exported) Describe(ctx context.Context, oid uint32) (*wal.Table, error)
 	return s.src.Describe(ctx, oid)
 }
 
-func (s *exported) Parts(t *wal.Table) []lake.Part {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
+func (s *exported) Parts(ctx context.Context, t *wal.Table, n int) ([]lake.Part, error) {
+	c, err := s.src.Copier(ctx, s.sn, t, s.src.Parts, n)
+	if err != nil {
+		return nil, err
+	}
+	s.table = c
 	var out []lake.Part
-	for _, r := range s.src.Ranges(ctx, t, s.src.Parts) {
+	for _, r := range c.Ranges {
 		p := lake.Part{Schema: r.Relation.Schema, Table: r.Relation.Name, From: int64(r.From), To: int64(r.To)}
 		if r.To == 0 {
 			p.To = -1
 		}
 		out = append(out, p)
 	}
-	return out
+	return out, nil
 }
 
 func (s *exported) Copy(ctx context.Context, t *wal.Table, p lake.Part, text []bool, fn func(row [][]byte) error) error {
@@ -149,10 +153,14 @@ func (s *exported) Copy(ctx context.Context, t *wal.Table, p lake.Part, text []b
 		}
 	}
 	r := slot.CTIDRange{Relation: wal.TableName{Schema: p.Schema, Name: p.Table}, From: uint32(p.From), To: uint32(max(0, p.To))}
-	return s.src.Copy(ctx, s.sn, t, cols, r, fn)
+	return s.table.Copy(ctx, cols, r, fn)
 }
 
 func (s *exported) Done(t *wal.Table) {
+	if s.table != nil {
+		s.table.Close()
+		s.table = nil
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	if err := s.sn.Release(ctx, wal.TableName{Schema: t.Schema, Name: t.Name}); err != nil {
