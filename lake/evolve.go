@@ -32,7 +32,7 @@ func Evolve(old *Layout, rel *wal.Relation, now *wal.Table) (Evolution, error) {
 		return Evolution{Layout: old, Resync: "a column was dropped and another of its name and type added"}, nil
 	}
 	next := &Layout{OID: old.OID, Identity: rel.ReplicaIdentity, LastField: old.LastField,
-		FileNodes: old.FileNodes, TruncatedBy: old.TruncatedBy}
+		FileNodes: old.FileNodes, TruncatedBy: old.TruncatedBy, Membership: old.Membership}
 	for i, c := range rel.Columns {
 		col := Column{AttNum: atts[i], Name: c.Name}
 		was, is := old.attr(atts[i]), catalogColumn(now, atts[i])

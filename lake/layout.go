@@ -39,6 +39,7 @@ type Layout struct {
 	Key         []int16  `json:"key,omitempty"`          // attribute numbers of the columns that identify a row
 	FileNodes   []uint32 `json:"filenodes"`              // relfilenode of the table or its leaves when last explained
 	TruncatedBy []uint32 `json:"truncated_by,omitempty"` // the last transactions that the stream showed to truncate it
+	Membership  uint32   `json:"membership,omitempty"`   // its stay in the publication that has all since it was loaded
 	LastField   int      `json:"last_field"`             // highest field id ever given
 	Columns     []Column `json:"columns"`
 

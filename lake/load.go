@@ -73,12 +73,12 @@ func (s *session) requestLoads() {
 		return
 	}
 	s.loading = true
-	snap := s.initial
+	snap, members := s.initial, s.listed
 	s.initial = nil
 	names := s.published()
 	base := s.committedEpoch
 	s.group.Go(func() error {
-		err := s.load(s.ctx, snap, names, orders, base)
+		err := s.load(s.ctx, snap, members, names, orders, base)
 		s.sendLoad(s.ctx, loadResult{end: true, err: err})
 		return nil
 	})
@@ -95,26 +95,27 @@ func (s *session) sendLoad(ctx context.Context, r loadResult) {
 }
 
 // load copies tables within one snapshot, one after the other, and sends each
-// as it is done. It runs beside the owner.
-func (s *session) load(ctx context.Context, snap Snapshot, publish publication, orders []loadOrder, base uint64) error {
+// as it is done. It runs beside the owner. snap, if not nil, is that of the slot's
+// creation, and members what the publication had before.
+func (s *session) load(ctx context.Context, snap Snapshot, members Memberships, publish publication, orders []loadOrder, base uint64) error {
 	if snap == nil {
 		// The publication first: a commit from the new slot's point on must
 		// be in the stream, for all of these tables.
-		if _, err := s.o.Source.Publish(ctx, publish.tables, publish.appended); err != nil {
+		var err error
+		if members, err = s.o.Source.Publish(ctx, publish.tables, publish.appended); err != nil {
 			return fmt.Errorf("extend publication: %w", err)
 		}
 		names := make([]wal.TableName, len(orders))
 		for i, o := range orders {
 			names[i] = o.name
 		}
-		var err error
 		if snap, err = s.o.Source.Snapshot(ctx, false, names); err != nil {
 			return fmt.Errorf("take a snapshot to load from: %w", err)
 		}
 	}
 	defer snap.Close()
 	for _, o := range orders {
-		r := s.loadTable(ctx, snap, o, base)
+		r := s.loadTable(ctx, snap, members[o.oid], o, base)
 		r.member, r.floor = o.member, snap.Point()
 		s.sendLoad(ctx, r)
 		if ctx.Err() != nil {
@@ -124,7 +125,7 @@ func (s *session) load(ctx context.Context, snap Snapshot, publish publication, 
 	return nil
 }
 
-func (s *session) loadTable(ctx context.Context, snap Snapshot, o loadOrder, base uint64) (r loadResult) {
+func (s *session) loadTable(ctx context.Context, snap Snapshot, membership uint32, o loadOrder, base uint64) (r loadResult) {
 	t, err := snap.Describe(ctx, o.oid)
 	if err != nil {
 		r.err = fmt.Errorf("describe %s: %w", o.ident, err)
@@ -135,11 +136,16 @@ func (s *session) loadTable(ctx context.Context, snap Snapshot, o loadOrder, bas
 		return r
 	}
 	defer snap.Done(t)
+	if membership == 0 {
+		r.err = fmt.Errorf("load %s: somebody has taken it out of the publication", o.ident)
+		return r
+	}
 	store, layout, err := s.prepareLoad(ctx, o, t)
 	if err != nil {
 		r.err = fmt.Errorf("load %s: %w", o.ident, err)
 		return r
 	}
+	layout.Membership = membership // it is nobody else's yet
 	r.replaces = o.metadata != "" || o.store != nil
 	table, err := s.newTable(o.ident, layout, store)
 	if err != nil {

@@ -30,13 +30,13 @@ type member struct {
 	unseen bool   // it has joined, and no epoch with it is published yet
 	// changes are the stream's messages for a table that is being loaded or
 	// caught up, in commit order.
-	changes    *spool.Spool
-	replay     *spool.Reader
-	joining    bool        // the load is done; changes are being replayed
-	decoder    wal.Decoder // of the replay
-	late       bool        // its index has much to read
-	unreadable error       // why its files could not be opened
-	loadOn     bool        // a load of it is under way
+	changes *spool.Spool
+	replay  *spool.Reader
+	joining bool        // the load is done; changes are being replayed
+	decoder wal.Decoder // of the replay
+	late    bool        // its index has much to read
+	unfit   error       // why it was not opened: it is to be loaded anew
+	loadOn  bool        // a load of it is under way
 
 	rel      *wal.Relation // the newest the stream sent
 	relKnown bool          // the table's layout fits rel

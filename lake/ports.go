@@ -26,11 +26,14 @@ type Catalog interface {
 	// Describe tells one table as it is now; nil: it no longer exists.
 	Describe(ctx context.Context, oid uint32) (*wal.Table, error)
 	// Publish makes the publication list exactly these tables, those of which
-	// only inserts and truncates are wanted (wal.Table.Append) apart. It
-	// returns those that were not in it, or not as a whole: the stream lacks
-	// what they committed meanwhile.
-	Publish(ctx context.Context, tables, appended []wal.TableName) (added []wal.TableName, err error)
+	// only inserts and truncates are wanted (wal.Table.Append) apart.
+	Publish(ctx context.Context, tables, appended []wal.TableName) (Memberships, error)
 }
+
+// Memberships are the tables in the publication by OID, as a whole, each with
+// the number of its stay there, from 1: one that leaves and comes back gets
+// another, whoever took it out. The stream has every commit of one stay.
+type Memberships map[uint32]uint32
 
 // Look is what one look at the catalogs saw. By the time it is taken up the
 // stream may be before it or past it.

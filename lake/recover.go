@@ -41,7 +41,8 @@ func (s *session) newTable(id Ident, l *Layout, store TableStore) (*Table, error
 
 // openTables opens every table that the head says is followed, and brings its
 // index up to the head. One with much to read joins later; one whose files can't
-// be read, for what somebody else committed, is loaded anew.
+// be read, for what somebody else committed, or whose changes the stream lacks,
+// is loaded anew.
 func (s *session) openTables(ctx context.Context) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(4)
@@ -51,8 +52,8 @@ func (s *session) openTables(ctx context.Context) error {
 		}
 		g.Go(func() error {
 			err := s.openTable(gctx, m)
-			if errors.Is(err, ErrUnreadable) {
-				m.unreadable, err = err, nil
+			if errors.Is(err, ErrUnreadable) || errors.Is(err, errMissed) {
+				m.unfit, err = err, nil
 			}
 			return err
 		})
@@ -61,8 +62,8 @@ func (s *session) openTables(ctx context.Context) error {
 		return err
 	}
 	for _, m := range s.sorted() {
-		if m.unreadable != nil {
-			s.giveUp(m, m.unreadable.Error()) // the loads begin with the session's run
+		if m.unfit != nil {
+			s.giveUp(m, m.unfit.Error()) // the loads begin with the session's run
 		}
 	}
 	for _, m := range s.sorted() {
@@ -115,6 +116,9 @@ func (s *session) openTable(ctx context.Context, m *member) error {
 	l, err := decodeLayout(store.Properties()[layoutProperty])
 	if err != nil {
 		return fmt.Errorf("open %s: %w", m.ident, err)
+	}
+	if s.listed.missed(l) {
+		return errMissed
 	}
 	t, err := s.newTable(m.ident, l, store)
 	if err != nil {

@@ -1,10 +1,6 @@
 package lake
 
-import (
-	"time"
-
-	"firn/wal"
-)
+import "time"
 
 // report makes the status that others read.
 func (s *session) report() { s.status.Store(s.snapshotStatus(true)) }
@@ -86,9 +82,9 @@ func (s *session) accept(r request) {
 // pollResult is one look at the source's catalogs.
 type pollResult struct {
 	Look
-	no    int             // of the session's looks, from 1
-	added []wal.TableName // to the publication
-	err   error
+	no      int         // of the session's looks, from 1
+	members Memberships // nil: not asked for, or not told
+	err     error
 }
 
 // poll looks at the catalogs beside the owner.
@@ -104,7 +100,7 @@ func (s *session) poll() {
 		r := pollResult{no: no}
 		if publish {
 			var err error
-			if r.added, err = s.o.Source.Publish(s.ctx, names.tables, names.appended); err != nil && s.ctx.Err() == nil {
+			if r.members, err = s.o.Source.Publish(s.ctx, names.tables, names.appended); err != nil && s.ctx.Err() == nil {
 				s.log.Warn("adjust publication; trying again at the next look", "err", err)
 			}
 		}

@@ -31,7 +31,8 @@ type session struct {
 	head     *HeadState // as it was when the session began
 	source   string     // system identifier / timeline / database
 	stream   Stream
-	initial  Snapshot // of the slot's creation; nil otherwise
+	listed   Memberships // when the session began
+	initial  Snapshot    // of the slot's creation; nil otherwise
 	spoolDir string
 	spools   int
 

@@ -119,11 +119,9 @@ func (s *session) begin(ctx context.Context) error {
 	if born && len(names.tables)+len(names.appended) == 0 {
 		return &Refusal{Code: CodePreflight, Text: "No table can be mirrored" + s.whyNone(), Fix: "See --tables and the reasons in `firn doctor`."}
 	}
-	added, err := s.o.Source.Publish(ctx, names.tables, names.appended)
-	if err != nil {
+	if s.listed, err = s.o.Source.Publish(ctx, names.tables, names.appended); err != nil {
 		return fmt.Errorf("set up publication: %w", err)
 	}
-	s.missed(added)
 	if born {
 		if s.initial, err = s.birth(ctx, id, slices.Concat(names.tables, names.appended)); err != nil {
 			return err
@@ -161,7 +159,7 @@ func (s *session) begin(ctx context.Context) error {
 		return fmt.Errorf("read the lake's head: %w", err)
 	}
 	if s.head.LSN != was.LSN || s.head.Epoch != was.Epoch || !slices.Equal(s.head.Tables, was.Tables) {
-		if err := s.enrollAgain(look.Tables, added); err != nil {
+		if err := s.enrollAgain(look.Tables); err != nil {
 			return err
 		}
 	}
@@ -187,19 +185,14 @@ func (s *session) begin(ctx context.Context) error {
 }
 
 // enrollAgain does so from what the head says now: until the claim a put of the
-// run before may come late, and others commit at any time. The source is not
-// asked again, for it says only once what was not in the publication.
-func (s *session) enrollAgain(found []wal.Table, added []wal.TableName) error {
+// run before may come late, and others commit at any time.
+func (s *session) enrollAgain(found []wal.Table) error {
 	if at := s.startLSN(); at < s.received {
 		return fmt.Errorf("the lake has moved, and a table to %s, which is before the stream's start at %s: %w", at, s.received, errRestart)
-	}
-	for _, m := range s.members {
-		s.dropSpool(m)
 	}
 	clear(s.members)
 	clear(s.states)
 	s.enroll(found)
-	s.missed(added)
 	return nil
 }
 

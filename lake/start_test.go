@@ -44,7 +44,7 @@ func (m movingSource) Identify(context.Context) (Identity, error) {
 func (m movingSource) Look(context.Context) (Look, error) { return Look{}, nil }
 
 // Publish is the first that is asked of the source after the checks.
-func (m movingSource) Publish(context.Context, []wal.TableName, []wal.TableName) ([]wal.TableName, error) {
+func (m movingSource) Publish(context.Context, []wal.TableName, []wal.TableName) (Memberships, error) {
 	return nil, errBegun
 }
 
@@ -59,10 +59,7 @@ func TestRule04WhileAnotherRuns(t *testing.T) {
 
 // lateSource and lateHead are a source with one table, and a lake to which a put
 // of the run before comes just before it is claimed.
-type lateSource struct {
-	Source
-	added []wal.TableName
-}
+type lateSource struct{ Source }
 
 type lateHead struct {
 	Head
@@ -88,8 +85,8 @@ func (lateSource) Look(context.Context) (Look, error) {
 	return Look{Tables: []wal.Table{{OID: 7, Schema: "public", Name: "a", Usable: true}}}, nil
 }
 
-func (l lateSource) Publish(context.Context, []wal.TableName, []wal.TableName) ([]wal.TableName, error) {
-	return l.added, nil
+func (lateSource) Publish(context.Context, []wal.TableName, []wal.TableName) (Memberships, error) {
+	return nil, nil
 }
 
 func (lateSource) Stream(context.Context, wal.LSN, bool) (Stream, error) { return idleStream{}, nil }
@@ -113,9 +110,9 @@ func TestRule07LatePut(t *testing.T) {
 		return &HeadState{Source: &SourceState{SystemID: "1", Timeline: 1, Database: "shop"}, LSN: lsn, Epoch: uint64(lsn),
 			Tables: []HeadTable{{Ident: Ident{"public", "a"}, Metadata: metadata, TableState: st}}}
 	}
-	begin := func(later *HeadState, added ...wal.TableName) (*session, *lateTables, error) {
+	begin := func(later *HeadState) (*session, *lateTables, error) {
 		files := &lateTables{}
-		l := New(Options{Source: lateSource{added: added}, Tables: files,
+		l := New(Options{Source: lateSource{}, Tables: files,
 			Head: &lateHead{now: at(50, "one", TableState{State: Streaming}), later: later}})
 		s := &session{members: map[uint32]*member{}, states: map[Ident]TableState{}, lagging: map[Ident]wal.LSN{},
 			Lake: l, log: slog.New(slog.DiscardHandler), group: &errgroup.Group{}, ctx: t.Context(), spoolDir: t.TempDir()}
@@ -132,14 +129,6 @@ func TestRule07LatePut(t *testing.T) {
 	s, _, err = begin(at(60, "one", TableState{State: Quarantined, Reason: "why"}))
 	require.NoError(t, err)
 	require.Equal(t, Quarantined, s.members[7].state)
-
-	// What the source tells only once is not forgotten over it.
-	s, _, err = begin(at(60, "two", TableState{State: Streaming}), wal.TableName{Schema: "public", Name: "a"})
-	require.NoError(t, err)
-	require.True(t, s.members[7].resync)
-	require.True(t, s.states[Ident{"public", "a"}].Resync)
-	require.Equal(t, wal.LSN(60), s.states[Ident{"public", "a"}].LSN)
-	s.dropSpool(s.members[7])
 
 	// The stream has begun too late for it.
 	_, _, err = begin(at(60, "two", TableState{State: Behind, LSN: 45}))

@@ -1,6 +1,7 @@
 package lake
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -16,7 +17,7 @@ import (
 func (s *session) pollDone(r pollResult) error {
 	s.polling = false
 	defer s.counters.Looks.Add(1)
-	s.missed(r.added)
+	s.missed(r.members)
 	if r.err != nil {
 		s.log.Warn("look at the source's tables", "err", r.err)
 		s.counters.Errors.Add(1)
@@ -53,15 +54,31 @@ func (s *session) pollDone(r pollResult) error {
 	return nil
 }
 
-// missed is told which tables were not in the publication: those that were
-// followed lack what was committed meanwhile.
-func (s *session) missed(added []wal.TableName) {
+// missed gives up the tables that have left the publication, and are back now.
+func (s *session) missed(members Memberships) {
 	for _, m := range s.sorted() {
+		l := m.layout
+		if m.table != nil {
+			l = m.table.layout
+		}
 		followed := m.state == Streaming || m.state == Behind && !m.resync || m.joining
-		if followed && m.desc != nil && slices.Contains(added, wal.TableName{Schema: m.desc.Schema, Name: m.desc.Name}) {
-			s.giveUp(m, "for a while it was not in the publication, and its changes are lost to the stream")
+		if followed && l != nil && members.missed(l) {
+			s.giveUp(m, errMissed.Error())
 		}
 	}
+}
+
+var errMissed = errors.New("for a while it was not in the publication, and its changes are lost to the stream")
+
+// missed says whether the table has been out of the publication since it was
+// loaded, so that the stream lacks what was committed meanwhile. The stay that
+// its rows are complete by stands with them, in the table's own properties: that
+// it was put back is not told to whoever comes after a kill, nor when somebody
+// else did it. One that is not in it now will be another time it is looked at,
+// if it is still there.
+func (m Memberships) missed(l *Layout) bool {
+	is, ok := m[l.OID]
+	return ok && is != l.Membership
 }
 
 // welcome takes in a table that is new in the source. Its load extends the

@@ -277,8 +277,21 @@ func TestRule30PublicationIsAnExplicitList(t *testing.T) {
 
 	if v, err := s.Version(ctx); err == nil && v >= 150000 {
 		mustExec(t, c, `ALTER PUBLICATION "fi""rn" SET TABLE a WHERE (id > 3), b; ALTER PUBLICATION "fi""rn" SET (publish = 'insert', publish_via_partition_root = false)`)
+		before, err := s.Memberships(ctx)
+		require.NoError(t, err)
+		require.Len(t, before, 1, "a table of which some rows are left out is no member")
 		added, _ = sync("public.b", "public.a")
-		require.Equal(t, names("public.a"), added, "a row filter would leave rows out")
+		require.Equal(t, names("public.b", "public.a"), added, "a row filter would leave rows out, and so would publish = 'insert'")
+		after, err := s.Memberships(ctx)
+		require.NoError(t, err)
+		require.Len(t, after, 2)
+		for table, member := range before {
+			require.NotEqual(t, member, after[table], "it is a new one to the stream")
+		}
+		sync("public.b", "public.a")
+		again, err := s.Memberships(ctx)
+		require.NoError(t, err)
+		require.Equal(t, after, again)
 		var whole bool
 		require.NoError(t, c.QueryRow(ctx, `SELECT pubupdate AND pubdelete AND pubtruncate AND pubviaroot FROM pg_publication WHERE pubname = 'fi"rn'`).Scan(&whole))
 		require.True(t, whole)

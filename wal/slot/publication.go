@@ -37,6 +37,32 @@ func (s *Source) SyncAppendPublication(ctx context.Context, tables []TableName) 
 	return s.syncPublication(ctx, s.o.Publication+appendSuffix, "insert, truncate", tables)
 }
 
+// Memberships lists the tables in the two publications by OID, each with the OID
+// of its row in pg_publication_rel: a table that is taken out, or given a row
+// filter or a column list, and put back as it was, has another.
+func (s *Source) Memberships(ctx context.Context) (map[uint32]uint32, error) {
+	members := make(map[uint32]uint32)
+	err := s.query(ctx, func(ctx context.Context, c *pgx.Conn) error {
+		rows, err := c.Query(ctx, `
+			SELECT r.prrelid, r.oid FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
+			WHERE p.pubname = ANY($1) AND to_jsonb(r) ->> 'prqual' IS NULL AND to_jsonb(r) ->> 'prattrs' IS NULL`,
+			[]string{s.o.Publication, s.o.Publication + appendSuffix})
+		if err != nil {
+			return err
+		}
+		var table, member uint32
+		_, err = pgx.ForEachRow(rows, []any{&table, &member}, func() error {
+			members[table] = member
+			return nil
+		})
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the tables of publication %s: %w", s.o.Publication, err)
+	}
+	return members, nil
+}
+
 // DropPublication drops both publications; one that is absent is no error.
 func (s *Source) DropPublication(ctx context.Context) error {
 	for _, name := range []string{s.o.Publication, s.o.Publication + appendSuffix} {
@@ -153,9 +179,12 @@ func (s *Source) syncPublication(ctx context.Context, name, publish string, tabl
 			have = p.tables
 		}
 		// A row filter or column list that someone put on a table would leave
-		// rows or columns out without a word: the table is made whole again.
+		// rows or columns out without a word, and so would options on all of
+		// them: the table is made whole again, and is a new one to the stream.
+		stinted := p != nil && (p.publish != publish || !p.viaRoot)
 		var drop []TableName
 		for _, t := range slices.SortedFunc(maps.Keys(have), compareNames) {
+			have[t] = have[t] || stinted
 			if wanted := slices.Contains(tables, t); !wanted || have[t] {
 				drop = append(drop, t)
 				if !wanted {

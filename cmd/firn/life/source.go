@@ -57,8 +57,8 @@ func (s *source) Look(context.Context) (lake.Look, error) {
 
 func (s *source) Describe(context.Context, uint32) (*wal.Table, error) { return s.table(), nil }
 
-func (s *source) Publish(context.Context, []wal.TableName, []wal.TableName) ([]wal.TableName, error) {
-	return nil, nil
+func (s *source) Publish(context.Context, []wal.TableName, []wal.TableName) (lake.Memberships, error) {
+	return lake.Memberships{tableOID: 1}, nil
 }
 
 func (s *source) Slot(context.Context) (*lake.SlotState, error) {

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"slices"
 	"time"
 
 	"firn/lake"
@@ -59,7 +58,7 @@ func (s *Source) Look(ctx context.Context) (lake.Look, error) {
 }
 
 // Publish makes the two publications list exactly these tables.
-func (s *Source) Publish(ctx context.Context, tables, appended []wal.TableName) ([]wal.TableName, error) {
+func (s *Source) Publish(ctx context.Context, tables, appended []wal.TableName) (lake.Memberships, error) {
 	added, removed, err := s.SyncPublication(ctx, tables)
 	if err != nil {
 		return nil, err
@@ -68,7 +67,10 @@ func (s *Source) Publish(ctx context.Context, tables, appended []wal.TableName) 
 	if n, m := len(added)+len(more), len(removed)+len(fewer); err == nil && n+m > 0 {
 		s.Logger.Info("publication adjusted", "added", n, "removed", m)
 	}
-	return slices.Concat(added, more), err
+	if err != nil {
+		return nil, err
+	}
+	return s.Memberships(ctx)
 }
 
 // Slot tells the state of the slot.
