@@ -33,7 +33,7 @@ type elsewhere struct{ cat *rest.Catalog }
 func newElsewhere(t *testing.T, r *rig) *elsewhere {
 	store, log, err := wire.OpenStore(t.Context(), r.o)
 	require.NoError(t, err)
-	server := httptest.NewServer(catalog.NewServer(log, store, catalog.ServerOptions{Warehouse: r.o.Name, HeadAgeMax: -1}))
+	server := httptest.NewServer(catalog.NewServer(log, store, catalog.ServerOptions{Warehouse: r.o.Name, HeadAgeMax: 1}))
 	t.Cleanup(server.Close)
 	cat, err := rest.NewCatalog(t.Context(), "lake", server.URL)
 	require.NoError(t, err)
