@@ -49,11 +49,11 @@ every row of the lake, as DuckDB reads it, equals Postgres.`,
 		root.AddCommand(kindCommand(o, kind))
 	}
 	root.AddCommand(
-		&cobra.Command{Use: "all", Short: "Every case but the big ones (50 minutes), and the report", Args: cobra.NoArgs,
+		&cobra.Command{Use: "all", Short: "Every case but the big ones (40 minutes), and the report", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				return runAndKeep(cmd.Context(), o, func(c workload) bool { return !c.big })
 			}},
-		&cobra.Command{Use: "big", Short: "The cases that need the most disk or time: 100M keys, a 10M-row transaction, a table's day, 20 minutes of ingest; and the report", Args: cobra.NoArgs,
+		&cobra.Command{Use: "big", Short: "The cases that need the most disk or time: 100M keys, a 10M-row transaction, a table's hours and its day, 20 minutes of ingest (three hours); and the report", Args: cobra.NoArgs,
 			RunE: func(cmd *cobra.Command, _ []string) error {
 				return runAndKeep(cmd.Context(), o, func(c workload) bool { return c.big })
 			}},

@@ -273,7 +273,7 @@ func (r *rig) dead(ctx context.Context, m *life.Life, suffix string, result *Res
 }
 
 var lives = []workload{
-	{kind: "life", name: "hours", about: "two hours of epochs, a second each by the table's clock, over 5M rows: 7,200 of 1,000 changes, 20 % random updates, 5 % random deletes", disk: 12 * gigabyte,
+	{kind: "life", name: "hours", about: "two hours of epochs, a second each by the table's clock, over 5M rows: 7,200 of 1,000 changes, 20 % random updates, 5 % random deletes", disk: 12 * gigabyte, big: true,
 		run: lifetime{epochs: 7_200, epochsShort: 60, scans: 7}.run},
 	{kind: "life", name: "day", about: "a day of such epochs: 86,400", disk: 40 * gigabyte, big: true,
 		run: lifetime{epochs: 86_400, epochsShort: 30, scans: 3}.run},

@@ -3,7 +3,7 @@
 //
 //	go run ./bench                    # what there is
 //	go run ./bench drain inserts      # one case; `drain` runs all of its kind
-//	go run ./bench all -json FILE     # what fits 50 minutes
+//	go run ./bench all -json FILE     # what fits 45 minutes
 //
 // A case starts a Postgres (fsync on) and a MinIO in temporary folders, runs
 // the firn binary of this checkout with its defaults, and ends by comparing
