@@ -25,13 +25,14 @@ import (
 
 // firn is one lake and the process that mirrors into it, again and again.
 type firn struct {
-	t    *testing.T
+	t    testing.TB
 	bin  string
 	args []string
 	lake []string // the flags that name the lake
 	env  []string
 	url  string // of the listener
 	dir  string
+	pg   string // the source, to ask it who waits for whom
 
 	cmd  *exec.Cmd
 	done chan struct{}
@@ -42,13 +43,13 @@ type firn struct {
 	rewrites int // of data files, in all processes that have ended
 }
 
-func newFirn(t *testing.T, postgres string, s *laketest.MinIOServer, config string) *firn {
+func newFirn(t testing.TB, postgres string, s *laketest.MinIOServer, config string) *firn {
 	t.Helper()
 	bin, err := laketest.FirnBinary()
 	require.NoError(t, err)
 	port, err := laketest.FreePort()
 	require.NoError(t, err)
-	f := &firn{t: t, bin: bin, dir: t.TempDir(), url: fmt.Sprintf("http://127.0.0.1:%d", port)}
+	f := &firn{t: t, bin: bin, dir: t.TempDir(), pg: postgres, url: fmt.Sprintf("http://127.0.0.1:%d", port)}
 	path := filepath.Join(f.dir, "firn.yaml")
 	require.NoError(t, os.WriteFile(path, []byte(config), 0o600))
 	f.lake = []string{"--warehouse", "s3://" + s.Bucket(t) + "/shop", "--s3-endpoint", s.Endpoint}
@@ -126,8 +127,8 @@ func (f *firn) ended() {
 	}
 }
 
-// died waits for the process to be killed by its failpoint.
-func (f *firn) died(limit time.Duration) bool {
+// dies waits for the process to be killed by its failpoint.
+func (f *firn) dies(failpoint string, limit time.Duration) {
 	f.t.Helper()
 	select {
 	case <-f.done:
@@ -136,12 +137,12 @@ func (f *firn) died(limit time.Duration) bool {
 		ws := exit.Sys().(syscall.WaitStatus)
 		require.True(f.t, ws.Signaled() && ws.Signal() == syscall.SIGKILL, "firn ended with %v:\n%s", f.err, f.output())
 		f.ended()
-		return true
 	case <-time.After(limit):
+		pg := waits(f.pg)
 		f.cmd.Process.Signal(syscall.SIGQUIT) // where does it hang?
 		<-f.done
 		f.cmd = nil
-		return false
+		f.t.Fatalf("failpoint %s was not reached within %s\n%s\n%s", failpoint, limit, pg, f.output())
 	}
 }
 
@@ -165,6 +166,21 @@ func (f *firn) status() (lake.Status, error) {
 	return s, json.NewDecoder(r.Body).Decode(&s)
 }
 
+// notStreaming says which tables don't, and why.
+func (f *firn) notStreaming() string {
+	s, err := f.status()
+	if err != nil {
+		return fmt.Sprintf("its status is not known: %v", err)
+	}
+	var out []string
+	for _, x := range s.Tables {
+		if x.State != lake.Streaming {
+			out = append(out, fmt.Sprintf("%s %s (%s)", x.Name, x.State, x.Reason))
+		}
+	}
+	return fmt.Sprintf("epoch %d, durable %s, received %s; not streaming: %s", s.Epoch, s.DurableLSN, s.ReceivedLSN, strings.Join(out, ", "))
+}
+
 // ready waits until every table that can stream does.
 func (f *firn) ready(limit time.Duration) {
 	f.t.Helper()
@@ -177,8 +193,7 @@ func (f *firn) ready(limit time.Duration) {
 			}
 		}
 		if time.Now().After(until) {
-			s, err := f.status()
-			f.t.Fatalf("firn is not ready: %+v %v\n%s", s, err, f.output())
+			f.t.Fatalf("firn is not ready after %s\n%s\n%s\n%s", limit, f.notStreaming(), waits(f.pg), f.output())
 		}
 	}
 }
@@ -197,7 +212,7 @@ func (f *firn) looked(limit time.Duration) {
 			}
 		}
 		if time.Now().After(until) {
-			f.t.Fatalf("firn does not look at the catalogs:\n%s", f.output())
+			f.t.Fatalf("firn has not looked at the catalogs after %s\n%s\n%s", limit, waits(f.pg), f.output())
 		}
 	}
 }

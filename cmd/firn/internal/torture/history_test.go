@@ -28,6 +28,7 @@ type keptEpoch struct {
 // moment, with what it said.
 func (r *rig) judgeHistory() {
 	r.t.Helper()
+	r.t.step("history after cut %d", len(r.cuts))
 	ctx := r.t.Context()
 	log, err := catalog.OpenLog(ctx, r.store, catalog.LogOptions{})
 	require.NoError(r.t, err)

@@ -40,7 +40,7 @@ var (
 
 // rig is the whole set: source, store, mirror, judges.
 type rig struct {
-	t         *testing.T
+	t         *told
 	pgURL     string
 	minio     *laketest.MinIOServer
 	firn      *firn
@@ -58,13 +58,15 @@ type rig struct {
 	apart  int // that were not where their epoch was, and were not judged
 }
 
-func TestTorture(t *testing.T) {
-	laketest.Short(t, "no torture")
+func TestTorture(test *testing.T) {
+	laketest.Short(test, "no torture")
 	seed := *seedFlag
 	if seed == 0 {
 		seed = uint64(time.Now().UnixNano())
 	}
-	t.Logf("replay with: go test ./cmd/firn/internal/torture -run TestTorture -torture.seed %d", seed)
+	replay := fmt.Sprintf("go test ./cmd/firn/internal/torture -run TestTorture -torture.seed %d", seed)
+	test.Log("replay with: " + replay)
+	t := tell(test, replay)
 	rng := rand.New(rand.NewPCG(seed, 7))
 	pg := laketest.Postgres(t, "")
 	require.NoError(t, pg.Configure(map[string]string{"logical_decoding_work_mem": "64kB", "max_connections": "60"}))
@@ -96,8 +98,9 @@ func TestTorture(t *testing.T) {
 	r.killAtEachPoint()
 	every := max(1, *killsFlag/max(1, *cutsFlag))
 	for i := 0; i < *killsFlag || time.Since(began) < *forFlag; i++ {
-		require.NoError(t, tctx.Err(), "the traffic has ended")
+		require.NoError(t, context.Cause(tctx), "the traffic has ended")
 		if i%2 == 0 {
+			t.step("kill %d, at a random moment", i)
 			r.firn.start("")
 			time.Sleep(time.Duration(200+rng.IntN(2800)) * time.Millisecond)
 			r.firn.alive()
@@ -115,6 +118,7 @@ func TestTorture(t *testing.T) {
 		}
 	}
 	stop()
+	t.step("the traffic's end")
 	require.NoError(t, traffic.Wait())
 	r.firn.start("")
 	r.compareAtACut()
@@ -159,8 +163,9 @@ func (r *rig) killAt(point string, n int) {
 func (r *rig) dieAt(point string, n int) {
 	r.t.Helper()
 	spec := fmt.Sprintf("%s:%d", point, n)
+	r.t.step("failpoint %s", spec)
 	r.firn.start(spec)
-	require.True(r.t, r.firn.died(90*time.Second), "failpoint %s was not reached:\n%s", spec, r.firn.output())
+	r.firn.dies(spec, 90*time.Second)
 	r.kills++
 }
 
@@ -183,6 +188,7 @@ func (r *rig) killAtEachPoint() {
 	for _, p := range firstPoints {
 		r.killAt(p, 1)
 	}
+	r.t.step("the first time that all tables are loaded")
 	r.firn.start("")
 	r.firn.ready(2 * time.Minute)
 	r.kill()
@@ -205,6 +211,7 @@ func (r *rig) killAtEachPoint() {
 // and PyIceberg read it.
 func (r *rig) compareAtACut() {
 	r.t.Helper()
+	r.t.step("cut %d", len(r.cuts)+1)
 	resume := r.load.PauseSchema()
 	defer resume()
 	r.foreign.paused.Lock() // a table that it moves is not at the cut
@@ -250,6 +257,7 @@ func (r *rig) compareAtACut() {
 // that all that they need is there.
 func (r *rig) swept() {
 	r.t.Helper()
+	r.t.step("sweep")
 	ctx := r.t.Context()
 	log, err := catalog.OpenLog(ctx, r.store, catalog.LogOptions{})
 	require.NoError(r.t, err)
