@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -24,8 +25,12 @@ type book struct {
 	written atomic.Int64 // the number of the last one that has committed
 }
 
-// bookTables are the tables besides book.page.
-var bookTables = []string{"book.keyed", "book.vector", "book.whole", "book.bag", "book.heap"}
+// The tables besides book.page: with a key, and without.
+var (
+	bookKeyed  = []string{"book.keyed", "book.vector", "book.split", "book.shift"}
+	bookBags   = []string{"book.whole", "book.bag", "book.heap"}
+	bookTables = slices.Concat(bookKeyed, bookBags)
+)
 
 const bookSetup = `
 create schema book;
@@ -33,16 +38,25 @@ create table book.page (only_one int primary key, n bigint);
 insert into book.page values (1, 0);
 create table book.keyed (id bigint primary key, v text, n int);
 create table book.vector (id bigint primary key, v text, n int);
+create table book.split (id bigint primary key, v text, n int);
+create table book.shift (id bigint primary key, v text, n int);
 create table book.whole (a int, b text); alter table book.whole replica identity full;
 create table book.bag (a int, b text); alter table book.bag replica identity full;
 create table book.heap (a int, b text);
 `
 
+// An update of v or a, and one of the key, moves a row to another partition.
 const bookConfig = `
   book.vector: {format_version: 3}
-  book.bag: {format_version: 3}
+  book.split: {partition_by: 'bucket(4, id), truncate(1, v)'}
+  book.shift: {format_version: 3, partition_by: 'truncate(1, v)', sort_by: 'n desc, id'}
+  book.whole: {sort_by: 'b nulls first, a desc'}
+  book.bag: {format_version: 3, partition_by: a}
   book.heap: {format_version: 3, mode: append}
 `
+
+// bookLayouts are how many fields those are partitioned and sorted by.
+var bookLayouts = map[string][2]int{"book.split": {2, 0}, "book.shift": {1, 2}, "book.whole": {0, 2}, "book.bag": {1, 0}, "book.keyed": {0, 0}}
 
 func (b *book) setup(ctx context.Context) error {
 	conn, err := pgx.Connect(ctx, b.url)
@@ -119,10 +133,14 @@ type shelf struct {
 }
 
 func newShelf() *shelf {
-	return &shelf{
-		keyed: map[string]map[int64]string{"book.keyed": {}, "book.vector": {}},
-		bags:  map[string]map[string]int{"book.whole": {}, "book.bag": {}, "book.heap": {}},
+	s := &shelf{keyed: map[string]map[int64]string{}, bags: map[string]map[string]int{}}
+	for _, name := range bookKeyed {
+		s.keyed[name] = map[int64]string{}
 	}
+	for _, name := range bookBags {
+		s.bags[name] = map[string]int{}
+	}
+	return s
 }
 
 // rows are those of a table.
@@ -162,7 +180,7 @@ func (b *book) page(n int64) (all []statement) {
 	table := bookTables[chapter.IntN(len(bookTables))]
 	rng := rand.New(rand.NewPCG(b.seed, uint64(n)<<20+1))
 	for i := range 1 + rng.IntN(pageStepsMax) {
-		if table == "book.keyed" || table == "book.vector" {
+		if slices.Contains(bookKeyed, table) {
 			all = append(all, keyedStep(rng, table, n, i))
 		} else {
 			all = append(all, bagStep(rng, table))
@@ -199,10 +217,14 @@ func keyedStep(rng *rand.Rand, table string, n int64, step int) statement {
 	case k < 150:
 		m := 7 + rng.Int64N(60)
 		r := rng.Int64N(m)
-		return statement{fmt.Sprintf("update %s set v = '%s', n = %d where id %% %d = %d", table, text("set"), n, m, r), func(s *shelf) {
+		v, literal := text("set"), "'"+text("set")+"'"
+		if n%4 == 0 {
+			v, literal = laketest.Null, "null"
+		}
+		return statement{fmt.Sprintf("update %s set v = %s, n = %d where id %% %d = %d", table, literal, n, m, r), func(s *shelf) {
 			for id := range s.keyed[table] {
 				if id%m == r {
-					s.keyed[table][id] = row(text("set"))
+					s.keyed[table][id] = row(v)
 				}
 			}
 		}}

@@ -73,7 +73,7 @@ func (f *foreign) pick() string {
 	return f.tables[f.rng.IntN(len(f.tables))]
 }
 
-// rewrite makes one file of what lives in a table. false: another commit came
+// rewrite makes one file of what lives in each of a table's partitions. false: another commit came
 // between, or there is nothing to rewrite.
 func (f *foreign) rewrite(ctx context.Context, name string) (landed bool, err error) {
 	f.paused.RLock()
@@ -111,11 +111,38 @@ func (f *foreign) try(ctx context.Context, name string) error {
 		return errNothing
 	}
 	tx := t.NewTransaction()
-	if _, err := tx.RewriteDataFiles(ctx, []table.CompactionTaskGroup{{Tasks: tasks}}, table.RewriteDataFilesOptions{}); err != nil {
+	if _, err := tx.RewriteDataFiles(ctx, byPartition(tasks), table.RewriteDataFilesOptions{}); err != nil {
 		return err
 	}
 	_, err = tx.Commit(ctx)
 	return err
+}
+
+// layout is how many fields a table is partitioned and sorted by.
+func (f *foreign) layout(ctx context.Context, name string) (partition, sort int, err error) {
+	t, err := f.cat.LoadTable(ctx, strings.Split(name, "."))
+	if err != nil {
+		return 0, 0, err
+	}
+	spec, order := t.Spec(), t.SortOrder()
+	return spec.NumFields(), order.Len(), nil
+}
+
+// byPartition groups files as iceberg-go's rewrite wants them: those of one
+// partition, which it writes as one stream.
+func byPartition(tasks []table.FileScanTask) []table.CompactionTaskGroup {
+	var groups []table.CompactionTaskGroup
+	at := map[string]int{}
+	for _, task := range tasks {
+		key := fmt.Sprintf("%d %#v", task.File.SpecID(), task.File.Partition())
+		i, ok := at[key]
+		if !ok {
+			i = len(groups)
+			at[key], groups = i, append(groups, table.CompactionTaskGroup{PartitionKey: key})
+		}
+		groups[i].Tasks = append(groups[i].Tasks, task)
+	}
+	return groups
 }
 
 // counts are the rewrites that landed, in all and by table, and those that lost.

@@ -125,6 +125,11 @@ func TestTorture(test *testing.T) {
 	r.judgeHistory()
 	r.swept()
 	r.firn.kill()
+	for name, want := range bookLayouts {
+		partition, sort, err := r.foreign.layout(t.Context(), name)
+		require.NoError(t, err)
+		require.Equal(t, want, [2]int{partition, sort}, "fields that %s is partitioned and sorted by", name)
+	}
 	landed, by, lost := r.foreign.counts()
 	t.Logf("%s: %d kills survived; %d rewrites by firn; %d by another engine landed (%v), %d lost to the stream; %d transactions in the book; %d snapshots of tables judged, %d apart",
 		time.Since(began).Round(time.Second), r.kills, r.firn.rewrites, landed, by, lost, r.book.written.Load(), r.judged, r.apart)
