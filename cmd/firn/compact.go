@@ -35,23 +35,16 @@ A firn that starts meanwhile goes first, and the next one follows what it finds.
   firn compact public.orders public.items
   firn compact --warehouse s3://lake/shop --json`,
 	}
-	flags := config.NewFlags(cmd.Flags(), "warehouse", "s3-endpoint")
-	firn := runningFlags(cmd)
-	dry := cmd.Flags().Bool("dry-run", false, "only print what would be rewritten")
-	asJSON := cmd.Flags().Bool("json", false, "print JSON")
+	f := upkeepFlags(cmd, "only print what would be rewritten")
 	cmd.RunE = func(cmd *cobra.Command, tables []string) error {
-		c, err := flags.Read()
-		if err != nil {
-			return err
-		}
-		online, err := firn.mirrors(cmd.Context(), c, cmd.Flags().Changed("url"))
+		c, online, err := f.read(cmd.Context())
 		if err != nil {
 			return err
 		}
 		if online {
-			err = a.compactThrough(cmd.Context(), firn, tables, *dry, *asJSON)
+			err = a.compactThrough(cmd.Context(), f.firn, tables, f.dry, f.asJSON)
 		} else {
-			err = a.compactAlone(cmd.Context(), c, tables, *dry, *asJSON)
+			err = a.compactAlone(cmd.Context(), c, tables, f.dry, f.asJSON)
 		}
 		if errors.Is(err, lake.ErrNoTable) {
 			return &usageError{text: err.Error() + "; `firn asof latest` lists them, as schema.table"}
@@ -59,40 +52,6 @@ A firn that starts meanwhile goes first, and the next one follows what it finds.
 		return err
 	}
 	return cmd
-}
-
-// mirrors says whether a firn answers that mirrors into c's warehouse, if one is
-// named; only says that nothing else will do.
-func (r *running) mirrors(ctx context.Context, c *config.Config, only bool) (bool, error) {
-	var st listen.Status
-	err := r.ask(ctx, "GET", "/status", nil, &st)
-	switch {
-	case err != nil && (only || c.Warehouse == "" || !errors.Is(err, errNobody)):
-		return false, err
-	case err != nil:
-		return false, c.NeedWarehouse()
-	case c.Warehouse == "":
-		if st.Database == "" {
-			return false, &usageError{text: fmt.Sprintf("the firn at %s only serves the catalog: give --warehouse, and the lake is rewritten from there", r.url)}
-		}
-		return true, nil
-	}
-	if err := c.NeedWarehouse(); err != nil {
-		return false, err
-	}
-	mine, err := c.Place()
-	if err != nil {
-		return false, err
-	}
-	its, err := (&config.Config{Warehouse: st.Location}).Place()
-	if err != nil {
-		return false, err
-	}
-	same := st.Database != "" && (mine == its || c.Warehouse == st.Location)
-	if !same && only {
-		return false, &usageError{text: fmt.Sprintf("the firn at %s does not mirror into %s but into %s; leave out one of --url and --warehouse", r.url, c.Warehouse, st.Location)}
-	}
-	return same, nil
 }
 
 const (

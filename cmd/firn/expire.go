@@ -29,16 +29,9 @@ its way. Without it --dry-run, with --warehouse, tells what nothing needs.`,
   firn expire --dry-run --warehouse s3://lake/shop`,
 		Args: cobra.NoArgs,
 	}
-	flags := config.NewFlags(cmd.Flags(), "warehouse", "s3-endpoint")
-	firn := runningFlags(cmd)
-	dry := cmd.Flags().Bool("dry-run", false, "remove nothing, only say what would go")
-	asJSON := cmd.Flags().Bool("json", false, "print JSON")
+	f := upkeepFlags(cmd, "remove nothing, only say what would go")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, err := flags.Read()
-		if err != nil {
-			return err
-		}
-		online, err := firn.mirrors(cmd.Context(), c, cmd.Flags().Changed("url"))
+		c, online, err := f.read(cmd.Context())
 		if err != nil {
 			return err
 		}
@@ -46,22 +39,22 @@ its way. Without it --dry-run, with --warehouse, tells what nothing needs.`,
 		switch {
 		case online:
 			method := "POST"
-			if *dry {
+			if f.dry {
 				method = "GET"
 			}
 			x = &listen.Expired{}
-			err = firn.ask(cmd.Context(), method, "/expire", nil, x)
-		case *dry:
-			a.say("no firn of this lake answers at %s: looking at the warehouse alone", firn.url)
+			err = f.firn.ask(cmd.Context(), method, "/expire", nil, x)
+		case f.dry:
+			a.say("no firn of this lake answers at %s: looking at the warehouse alone", f.firn.url)
 			x, err = a.needless(cmd.Context(), c)
 		default:
-			err = &lake.Refusal{Code: exitPreflight, Text: fmt.Sprintf("No firn that mirrors into %s answers at %s, and only that one may remove its files", c.Warehouse, firn.url),
+			err = &lake.Refusal{Code: exitPreflight, Text: fmt.Sprintf("No firn that mirrors into %s answers at %s, and only that one may remove its files", c.Warehouse, f.firn.url),
 				Fix: "Start `firn run`, which removes what is due by itself, or give its address with --url; --dry-run tells what is there to go."}
 		}
 		if err != nil {
 			return err
 		}
-		if *asJSON {
+		if f.asJSON {
 			return a.printJSON(x)
 		}
 		a.printExpired(x, online)
