@@ -30,7 +30,7 @@ type running struct {
 func runningFlags(cmd *cobra.Command) *running {
 	r := &running{}
 	cmd.Flags().StringVar(&r.url, "url", first(os.Getenv("FIRN_URL"), "http://"+config.DefaultListen), "address of the running firn")
-	cmd.Flags().StringVar(&r.tokenFile, "token-file", os.Getenv("FIRN_TOKEN_FILE"), "file with its bearer token")
+	cmd.Flags().StringVar(&r.tokenFile, "token-file", os.Getenv("FIRN_TOKEN_FILE"), "file with the bearer token, if that firn wants one")
 	return r
 }
 

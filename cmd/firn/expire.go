@@ -19,8 +19,9 @@ func expireCommand(a *app) *cobra.Command {
 		Short: "Remove now what the lake no longer keeps",
 		Long: `Applies the retention (firn.yaml) to the lake's history, and removes the files and
 log entries that no kept epoch and no tag needs, once nothing has needed them for
-the grace time. A running firn does so by itself, twice in that time; this asks it
-to do it now. --dry-run removes nothing and says what would go, and what waits.
+the grace time (an hour by default). A running firn does so by itself, twice in
+that time; this asks it to do it now. --dry-run removes nothing and says what
+would go, and what waits.
 
 Only the firn that mirrors the lake removes anything: it alone knows what is on
 its way. Without it --dry-run, with --warehouse, tells what nothing needs.`,

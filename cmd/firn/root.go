@@ -60,7 +60,12 @@ func (a *app) root() *cobra.Command {
 		Use:   "firn",
 		Short: "Mirror a Postgres database into Iceberg tables that any engine reads",
 		Long: `firn mirrors a Postgres database into Iceberg tables, in S3 or a folder, and
-serves their catalog. Every snapshot is Postgres as it stood at one commit.`,
+serves their catalog. Every snapshot is Postgres as it stood at one commit; all
+tables at one commit are an epoch.
+
+"firn doctor" says what is missing before the first "firn run", "firn demo" needs
+nothing at all. Commands that look at the lake take --warehouse, those that ask a
+running firn --url; both can be set once, as FIRN_WAREHOUSE and FIRN_URL.`,
 		Example: `  firn run --postgres postgres://firn@127.0.0.1/shop --warehouse ./lake
   firn run --warehouse s3://lake/shop --s3-endpoint http://127.0.0.1:9000   # FIRN_POSTGRES is set
   firn status`,

@@ -22,6 +22,13 @@ func snapshotsCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "snapshots [TABLE]",
 		Short: "List the epochs that the lake still shows, or one table's snapshots",
+		Long: `Lists the epochs that the lake still shows. An epoch is every table at one commit
+of Postgres: its LSN, and when that was committed. Old ones are thinned out by
+age (retention in firn.yaml); those with a tag stay. Readers attach any of them,
+read-only, as warehouse "shop@LSN", "shop@TIME" or "shop@TAG".
+
+With TABLE, lists that table's Iceberg snapshots instead, which engines know by
+their id.`,
 		Example: `  firn snapshots --warehouse ./lake
   firn snapshots public.orders --warehouse s3://lake/shop --json`,
 		Args: cobra.MaximumNArgs(1),

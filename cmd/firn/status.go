@@ -16,6 +16,15 @@ func statusCommand(a *app) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Say how a running firn is: lag, epoch, and each table's state",
+		Long: `Says how a running firn is: how far the lake is behind Postgres (lag), its newest
+epoch (all tables at one commit), what there is to compact, and each table's
+state:
+  loading      its rows are being copied; readers see it once that is done
+  streaming    it follows the changes
+  behind       it is older than the others for a moment, while firn reads what
+               another engine has committed to it
+  skipped      it can't be mirrored, for the reason beside it
+  quarantined  it has stopped, for the reason beside it, while the others go on`,
 		Example: `  firn status
   firn status --json | jq '.tables[] | select(.state == "quarantined")'`,
 		Args: cobra.NoArgs,

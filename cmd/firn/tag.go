@@ -33,9 +33,9 @@ func tagCommand(a *app) *cobra.Command {
 		Short: "Keep an epoch by name, for as long as the name is there",
 		Long: `Names the epoch of a moment, by default the newest: all tables as Postgres stood at
 one commit (a table that was not up to date then is named, with the LSN that it
-shows instead). Old epochs are thinned out by age (after an hour one an hour is left,
-after two days one a day), so tag a moment that matters soon after it; a named
-epoch stays until its tag is deleted. A moment whose epoch is gone already is
+shows instead). Old epochs are thinned out by age (by default, after an hour one an
+hour is left, after two days one a day), so tag a moment that matters soon after
+it; a named epoch stays until its tag is deleted. A moment whose epoch is gone already is
 refused, unless --nearest takes the one before it. A tag never moves. Without
 NAME, all tags are listed.
 
