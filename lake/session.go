@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
+	"firn/lake/index"
 	"firn/wal"
 )
 
@@ -60,6 +61,9 @@ type session struct {
 	queued      bool    // a rewrite has to wait for another
 	yielding    bool    // it is small, for the stream is behind, and that was said
 	relocations chan relocation
+
+	warmer  index.Warmer
+	warming atomic.Bool
 
 	following int // tables whose index is being brought up to the lake
 
@@ -251,6 +255,7 @@ func (s *session) run(ctx context.Context) error {
 			s.hint()
 			s.pace()
 			s.compact()
+			s.warm()
 			if len(s.waits)+len(s.cuts)+len(s.joining)+len(s.unsettled) > 0 {
 				s.stream.Ping()
 			}

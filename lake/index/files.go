@@ -47,6 +47,7 @@ type segmentFiles struct {
 	maxLog uint8
 	seed   uint64
 	next   uint64 // id; never used twice in a folder
+	keep   bool   // new ones are to stay in memory, like the others (Warmer)
 }
 
 func (f *segmentFiles) size(log2 uint8) int64 { return headerBytes + int64(f.words)*8<<log2 }
@@ -63,6 +64,9 @@ func (f *segmentFiles) alloc(log2, depth uint8, top uint64) (*segment, error) {
 	if err != nil {
 		os.Remove(path) // if that fails too, the next Open does it
 		return nil, fmt.Errorf("create index segment %d: %w", id, err)
+	}
+	if f.keep {
+		retain(m)
 	}
 	s := f.segment(m, segmentID{id: id, log2: log2, depth: depth, top: top})
 	head := numbers(m[:headerBytes])

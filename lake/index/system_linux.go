@@ -3,6 +3,8 @@ package index
 import (
 	"errors"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -53,6 +55,9 @@ func advise(m []byte) {
 	_ = unix.Madvise(m, unix.MADV_RANDOM)
 }
 
+// retain takes that back: look-ups are reasons to keep a page again.
+func retain(m []byte) { _ = unix.Madvise(m, unix.MADV_NORMAL) }
+
 // huge asks for huge pages in anonymous memory.
 func huge(m []byte) { _ = unix.Madvise(m, unix.MADV_HUGEPAGE) }
 
@@ -63,4 +68,38 @@ func kernelBootID() string {
 		return ""
 	}
 	return strings.TrimSpace(string(b))
+}
+
+// memoryAvailable is how many bytes the machine, or the control group that the
+// process runs in, could give to what is read from files; 0 if nobody knows.
+func memoryAvailable() int64 {
+	b, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0
+	}
+	var available int64
+	for line := range strings.Lines(string(b)) {
+		if rest, ok := strings.CutPrefix(line, "MemAvailable:"); ok {
+			kb, _ := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
+			available = kb << 10
+		}
+	}
+	b, err = os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return available
+	}
+	for line := range strings.Lines(string(b)) {
+		group, ok := strings.CutPrefix(strings.TrimSpace(line), "0::")
+		if !ok {
+			continue
+		}
+		b, err := os.ReadFile(filepath.Join("/sys/fs/cgroup", group, "memory.max"))
+		if err != nil {
+			continue // the root has none
+		}
+		if limit, err := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64); err == nil { // else it is "max"
+			available = min(available, limit)
+		}
+	}
+	return available
 }
