@@ -20,8 +20,11 @@ import (
 // the first, which must give the second's, and looks that it is the smallest.
 func TestDiffOfAnyEpochs(t *testing.T) {
 	seeds, steps := 2, 16
-	if testing.Short() {
+	switch {
+	case testing.Short():
 		seeds, steps = 1, 7
+	case laketest.Race:
+		steps = 8
 	}
 	for seed := range uint64(seeds) {
 		for _, version := range []int{2, 3} {

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"firn/lake"
+	"firn/lake/laketest"
 )
 
 // However long a stream goes on, each commit leaves few delete files to open for
@@ -19,8 +20,11 @@ import (
 // So nothing has to be planned for them.
 func TestCommitsKeepDeleteFilesAndManifestsFew(t *testing.T) {
 	epochs := 2000
-	if testing.Short() {
+	switch {
+	case testing.Short():
 		epochs = 120
+	case laketest.Race:
+		epochs = 300
 	}
 	h := newHarness(t, 2, 77)
 	c := &lake.Change{Stamp: h.stamp("snapshot")}

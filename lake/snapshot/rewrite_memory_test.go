@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"firn/lake"
+	"firn/lake/laketest"
 	"firn/lake/object"
 )
 
@@ -24,18 +25,22 @@ func TestRewriteMemory(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it writes some hundred megabytes")
 	}
+	files := 24
+	if laketest.Race {
+		files = 6 // as many go through the sorter's spill still
+	}
 	store, err := object.Open(t.Context(), t.TempDir(), object.Options{})
 	require.NoError(t, err)
 	sc := iceberg.NewSchema(0,
 		iceberg.NestedField{ID: 1, Name: "id", Type: iceberg.PrimitiveTypes.Int64, Required: true},
 		iceberg.NestedField{ID: 2, Name: "body", Type: iceberg.PrimitiveTypes.String})
 	for _, c := range []struct {
-		name               string
-		files, rows, width int
-		by                 string
+		name        string
+		rows, width int
+		by          string
 	}{
-		{"narrow", 24, 300_000, 8, ""}, {"wide", 24, 4_000, 4 << 10, ""}, {"very-wide", 24, 16, 1 << 20, ""},
-		{"narrow-sorted", 24, 300_000, 8, "body"}, {"very-wide-sorted", 24, 16, 1 << 20, "id"},
+		{"narrow", 300_000, 8, ""}, {"wide", 4_000, 4 << 10, ""}, {"very-wide", 16, 1 << 20, ""},
+		{"narrow-sorted", 300_000, 8, "body"}, {"very-wide-sorted", 16, 1 << 20, "id"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := newHarness(t, 2, 1)
@@ -45,18 +50,16 @@ func TestRewriteMemory(t *testing.T) {
 				h.sortBy(c.by)
 				h.tab.o.SortBytes = defaultSortBytes
 			}
-			rng := rand.New(rand.NewPCG(1, 1))
+			rng := rand.NewChaCha8([32]byte{1})
 			change := &lake.Change{Stamp: h.stamp("snapshot")}
 			var total int64
-			for range c.files {
+			for range files {
 				w, err := h.tab.NewFile(sc, nil)
 				require.NoError(t, err)
 				rb := array.NewRecordBuilder(memory.DefaultAllocator, w.(*fileWriter).arrow)
 				for row := range c.rows {
 					raw := make([]byte, c.width/2)
-					for i := range raw {
-						raw[i] = byte(rng.Uint32())
-					}
+					_, _ = rng.Read(raw) // it has no error
 					rb.Field(0).(*array.Int64Builder).Append(int64(row))
 					rb.Field(1).(*array.StringBuilder).Append(hex.EncodeToString(raw))
 					if (row+1)%max(1, 8<<20/c.width) == 0 || row == c.rows-1 {

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"firn/lake"
+	"firn/lake/laketest"
 )
 
 // move lets the model follow a rewrite that is installed.
@@ -114,8 +115,11 @@ func (h *harness) lineage() map[int64][2]int64 {
 // meanwhile. In v3 no row's id ever changes.
 func TestRule21RandomRewrites(t *testing.T) {
 	commits, n := 250, 4
-	if testing.Short() {
+	switch {
+	case testing.Short():
 		commits, n = 80, 2
+	case laketest.Race:
+		n = 2
 	}
 	for _, version := range []int{2, 3} {
 		for _, seed := range seeds(t, n) {

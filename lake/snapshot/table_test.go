@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"firn/lake"
+	"firn/lake/laketest"
 )
 
 // seeds are those of the random tests; FIRN_SEED replays one.
@@ -28,8 +29,11 @@ func seeds(t *testing.T, n int) []uint64 {
 
 func TestRandomCommits(t *testing.T) {
 	commits, n := 300, 2
-	if testing.Short() {
+	switch {
+	case testing.Short():
 		commits, n = 60, 1
+	case laketest.Race:
+		n = 1
 	}
 	for _, version := range []int{2, 3} {
 		for _, seed := range seeds(t, n) {
