@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/RoaringBitmap/roaring/v2"
+	"github.com/apache/arrow-go/v18/arrow"
 	"github.com/stretchr/testify/require"
 
 	"firn/lake"
@@ -100,4 +101,48 @@ func TestRewriteProvesWhatIsOnTheStore(t *testing.T) {
 	require.Greater(t, failed, flips/3, "the rest lies in statistics and names")
 	swap.swap = func(_ string, b []byte) []byte { return b }
 	h.rewrite()
+}
+
+// flipStore reads one byte wrongly.
+type flipStore struct {
+	Store
+	at int64
+}
+
+func (s *flipStore) GetRange(ctx context.Context, key string, off, n int64) ([]byte, error) {
+	b, err := s.Store.GetRange(ctx, key, off, n)
+	if i := s.at - off; err == nil && i >= 0 && i < int64(len(b)) {
+		b = bytes.Clone(b)
+		b[i] ^= 0x10
+	}
+	return b, err
+}
+
+// The Arrow schema in a file's footer is not needed, so no damage to it may matter:
+// the library that decodes it believes its lengths.
+func TestReadWithoutTheArrowSchema(t *testing.T) {
+	h := newHarness(t, 2, 1)
+	f := h.write(testSchema, 10)
+	<-f.Uploaded
+	h.commit(&lake.Change{Stamp: h.stamp("stream"), Add: []*lake.NewFile{f}})
+	key, ok := h.store.Key(f.Path)
+	require.True(t, ok)
+	body, err := h.store.Get(h.ctx, key)
+	require.NoError(t, err)
+	const name, gap = "ARROW:schema", 3 // a type and the length come between
+	from := bytes.LastIndex(body, []byte(name)) + len(name) + gap
+	to := from + bytes.IndexByte(body[from:], 0)
+	require.Greater(t, to-from, 500)
+	store := &flipStore{Store: h.store}
+	h.tab.o.Store = store
+	for at := from; at < to; at++ {
+		store.at = int64(at)
+		h.tab.o.Footers = NewFooters(1)
+		rows := 0
+		require.NoError(t, h.tab.Read(h.ctx, f.Path, []int{1, 2}, nil, func(_ int64, rec arrow.RecordBatch) error {
+			rows += int(rec.NumRows())
+			return nil
+		}), "byte %d of the schema", at-from)
+		require.Equal(t, 10, rows)
+	}
 }
