@@ -149,10 +149,10 @@ func (t *Table) open(ctx context.Context, path string, size int64) (*parquetFile
 	if err != nil {
 		return nil, src.cause(err)
 	}
-	// The fields' types are the table's. The Arrow schema that a writer may leave is
-	// a FlatBuffer, which the library believes: a flipped bit asked for 23 GB.
-	rd.MetaData().FileMetaData.KeyValueMetadata = nil
 	if cached == nil {
+		// The fields' types are the table's. The Arrow schema that a writer may leave
+		// is a FlatBuffer, which the library believes: a flipped bit asked for 23 GB.
+		rd.MetaData().FileMetaData.KeyValueMetadata = nil
 		t.o.Footers.put(path, &footer{meta: rd.MetaData(), size: src.size})
 	}
 	fr, err := pqarrow.NewFileReader(rd, pqarrow.ArrowReadProperties{BatchSize: readBatchRows, PreAllocBinaryData: true}, memory.DefaultAllocator)
