@@ -12,6 +12,13 @@ import (
 	"firn/lake/laketest"
 )
 
+// A kind of which each case takes an hour is not begun by its name alone.
+func TestOnlyBigCasesAreNamed(t *testing.T) {
+	root := command()
+	root.SetArgs([]string{"life"})
+	require.ErrorContains(t, root.Execute(), "name one of hours, day")
+}
+
 // TestShort runs every case at its small size: what the lake holds must be
 // right; how long it took is not looked at.
 func TestShort(t *testing.T) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -65,7 +66,7 @@ every row of the lake, as DuckDB reads it, equals Postgres.`,
 
 func kindCommand(o *options, kind string) *cobra.Command {
 	var long strings.Builder
-	fmt.Fprintf(&long, "The cases of %s:\n\n", kind)
+	fmt.Fprintf(&long, "The cases of %s (without a name all but the big ones are run):\n\n", kind)
 	var names []string
 	for _, c := range workloads {
 		if c.kind == kind {
@@ -79,6 +80,9 @@ func kindCommand(o *options, kind string) *cobra.Command {
 	return &cobra.Command{
 		Use: kind + " [CASE]", Short: kindAbout[kind], Long: long.String(), Args: cobra.MaximumNArgs(1), ValidArgs: names,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 && !slices.ContainsFunc(workloads, func(c workload) bool { return c.kind == kind && !c.big }) {
+				return fmt.Errorf("each case of %s takes long: name one of %s", kind, strings.Join(names, ", "))
+			}
 			results, err := runCases(cmd.Context(), o, func(c workload) bool {
 				return c.kind == kind && (len(args) == 0 && !c.big || len(args) == 1 && c.name == args[0])
 			})

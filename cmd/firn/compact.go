@@ -102,6 +102,7 @@ func (a *app) compactThrough(ctx context.Context, firn *running, tables []string
 			wait(ctx, compactEvery)
 			continue
 		case errors.Is(err, lake.ErrNoTable):
+			// Not wrapped: the names were right.
 			return fmt.Errorf("not all that was asked for has been rewritten, for a table turned to another state meanwhile (see `firn status`): %v", err)
 		case err != nil:
 			return err

@@ -46,8 +46,9 @@ type Warmer struct {
 
 // Warm returns what reads the indexes into memory, and how many bytes that are;
 // nil while they seem to be there, for a minute after the last time, and if they
-// would take more than half of the memory that is free for it. The owner of the
-// indexes calls Warm; what it returns may run beside their use, and their end.
+// would take more than half of the memory that is free for it. Indexes of fewer
+// pages than the process has waited for are left alone. The owner of the indexes
+// calls Warm; what it returns may run beside their use, and their end.
 func (w *Warmer) Warm(indexes []*Index) (read func(context.Context) error, bytes int64) {
 	cold := w.isCold
 	if w.cold != nil {
@@ -56,7 +57,6 @@ func (w *Warmer) Warm(indexes []*Index) (read func(context.Context) error, bytes
 	if !cold() || time.Since(w.began) < warmEvery {
 		return nil, 0
 	}
-	w.began = time.Now()
 	var stored []*segment
 	var paths []string
 	for _, x := range indexes {
@@ -68,6 +68,10 @@ func (w *Warmer) Warm(indexes []*Index) (read func(context.Context) error, bytes
 			}
 		}
 	}
+	if bytes < coldFaults*int64(os.Getpagesize()) {
+		return nil, 0 // it was something else that the process waited for
+	}
+	w.began = time.Now()
 	room := memoryAvailable
 	if w.room != nil {
 		room = w.room
@@ -83,7 +87,7 @@ func (w *Warmer) Warm(indexes []*Index) (read func(context.Context) error, bytes
 			advise(s.mapped)
 		}
 	}
-	if bytes == 0 || !fits {
+	if !fits {
 		return nil, 0
 	}
 	return func(ctx context.Context) error {

@@ -22,14 +22,14 @@ func evict(t *testing.T, x *Index) {
 	}
 }
 
-func TestWarmerReadsWhatLookUpsWaitFor(t *testing.T) {
-	const keys = 200_000 // 8 MB
-	ctx := context.Background()
+// loaded is an index of so many keys, 40 bytes each on disk, and what looks all of
+// them up.
+func loaded(t *testing.T, keys uint64) (*Index, func()) {
 	x, err := Open(t.TempDir(), Options{})
 	require.NoError(t, err)
-	defer x.release()
-	require.NoError(t, x.Load(keys, func(put func(Key, Loc) error) error {
-		for i := range uint64(keys) {
+	t.Cleanup(x.release)
+	require.NoError(t, x.Load(int64(keys), func(put func(Key, Loc) error) error {
+		for i := range keys {
 			if err := put(Key{Lo: i}, Loc{1, uint32(i)}); err != nil {
 				return err
 			}
@@ -37,44 +37,37 @@ func TestWarmerReadsWhatLookUpsWaitFor(t *testing.T) {
 		return nil
 	}))
 	require.NoError(t, x.CommitLoad(1, 1, []FileName{{No: 1, Path: "a"}}))
-	lookUp := func() {
-		for i := range uint64(keys) {
+	return x, func() {
+		for i := range keys {
 			loc, ok := x.Get(Key{Lo: i})
 			require.True(t, ok && loc == Loc{1, uint32(i)})
 		}
 	}
+}
 
-	var w Warmer
-	w.Warm(nil)
-	lookUp()
-	read, _ := w.Warm([]*Index{x})
-	require.Nil(t, read, "an index that is in memory was read")
-
-	evict(t, x)
-	lookUp()
-	var room int64
-	w = Warmer{faults: w.faults, room: func() int64 { return room }}
-	probe := w
-	if !probe.isCold() {
-		t.Skip("this folder's files can't be put out of memory")
-	}
-	full := w
+func TestWarmerReadsWhereThereIsRoom(t *testing.T) {
+	ctx := t.Context()
+	x, _ := loaded(t, 200_000)
 	size, _, _ := x.Bytes()
+	cold, room := false, 2*size
+	warmer := func() *Warmer {
+		return &Warmer{cold: func() bool { return cold }, room: func() int64 { return room }}
+	}
+	read, _ := warmer().Warm([]*Index{x})
+	require.Nil(t, read, "an index that is in memory was read")
+	cold = true
+	small, _ := loaded(t, 100)
+	read, _ = warmer().Warm([]*Index{small})
+	require.Nil(t, read, "so few pages are nothing to wait for")
 	room = 2*size - 1
-	read, _ = full.Warm([]*Index{x})
+	read, _ = warmer().Warm([]*Index{x})
 	require.Nil(t, read, "an index was read that leaves nothing for others")
 	room = 2 * size
+	w := warmer()
 	read, bytes := w.Warm([]*Index{x})
 	require.NotNil(t, read, "look-ups waited for the disk and nobody did anything about it")
 	require.Equal(t, size, bytes)
-
-	evict(t, x)
 	require.NoError(t, read(ctx))
-	w.isCold()
-	lookUp()
-	require.False(t, w.isCold(), "look-ups wait for pages that were read")
-
-	w.cold = func() bool { return true }
 	again, _ := w.Warm([]*Index{x})
 	require.Nil(t, again, "read again at once")
 
@@ -83,4 +76,31 @@ func TestWarmerReadsWhatLookUpsWaitFor(t *testing.T) {
 	require.ErrorIs(t, read(stopped), context.Canceled)
 	require.NoError(t, x.Reset())
 	require.NoError(t, read(ctx), "segments that were replaced meanwhile")
+}
+
+// What the kernel really does, and counts.
+func TestWarmerReadsWhatLookUpsWaitFor(t *testing.T) {
+	x, lookUp := loaded(t, 200_000) // 8 MB
+	var fs unix.Statfs_t
+	require.NoError(t, unix.Statfs(x.dir, &fs))
+	if fs.Type == unix.TMPFS_MAGIC {
+		t.Skip("the temporary folder is memory, of which nothing is put on a disk; TestWarmerReadsWhereThereIsRoom has the rest")
+	}
+	var w Warmer
+	w.isCold() // what was before is over
+	lookUp()
+	require.False(t, w.isCold(), "look-ups wait for pages that are in memory")
+	evict(t, x)
+	lookUp()
+	require.True(t, w.isCold(), "look-ups in an index that lies on disk don't count as waiting")
+
+	evict(t, x)
+	lookUp()
+	read, _ := w.Warm([]*Index{x})
+	require.NotNil(t, read)
+	evict(t, x)
+	require.NoError(t, read(t.Context()))
+	w.isCold()
+	lookUp()
+	require.False(t, w.isCold(), "look-ups wait for pages that were read")
 }

@@ -65,7 +65,9 @@ func (s *Source) Copier(ctx context.Context, sn *Snapshot, t *Table, parts, n in
 		err = c.open(ctx, sn, nil)
 	}
 	// One connection is enough, and the lock that it has lets it go on.
-	if err != nil && (len(c.all) == 0 || !errors.Is(err, ErrBusy)) {
+	if len(c.all) > 0 && errors.Is(err, ErrBusy) {
+		s.o.Logger.Info("loading with fewer connections", "table", c.name().String(), "connections", len(c.all), "reason", err)
+	} else if err != nil {
 		c.Close()
 		if ctx.Err() != nil {
 			return nil, ctx.Err()

@@ -223,7 +223,7 @@ func (s *Source) watch(ctx context.Context, c *pgconn.PgConn, lockPID int32, lim
 		err := c.CancelRequest(cctx)
 		cancel()
 		if err != nil && ctx.Err() == nil {
-			s.o.Logger.Warn("cannot cancel the creation of a slot", "err", err)
+			s.o.Logger.Warn("cannot cancel a command that is in the way of others", "err", err)
 		}
 		// A cancel request may be lost, or come between two commands.
 		select {
