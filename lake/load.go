@@ -249,7 +249,7 @@ func (s *session) loadDone(r loadResult) error {
 	m.table, m.store, m.position, m.joining, m.relKnown = r.table, r.table.store, r.floor, true, false
 	m.loadedAt, m.moved, m.reshaped = s.looks, nil, nil
 	if r.desc != nil {
-		m.desc = r.desc
+		m.desc, m.descSees = r.desc, wal.Visible{} // of a time unknown
 	}
 	m.decoder = wal.Decoder{}
 	if !r.caughtUp {

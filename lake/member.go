@@ -13,11 +13,14 @@ import (
 
 // member is a table of the source and what becomes of it here.
 type member struct {
-	oid    uint32
-	ident  Ident
-	desc   *wal.Table // as last seen in the catalog
-	state  string
-	reason string
+	oid   uint32
+	ident Ident
+	// desc is the table as last seen in the catalog, by a snapshot that sees
+	// descSees, or more.
+	desc     *wal.Table
+	descSees wal.Visible
+	state    string
+	reason   string
 	// position is where the table stands while it is not streaming with the
 	// others: its last published LSN, or its load's floor.
 	position wal.LSN
@@ -40,8 +43,7 @@ type member struct {
 
 	rel      *wal.Relation // the newest the stream sent
 	relKnown bool          // the table's layout fits rel
-	relFirst bool          // rel is the first of this session
-	relBy    uint32        // the transaction that brought it; 0: none did
+	relBy    uint32        // the transaction that brought it; 0: none did, or all see it
 
 	loadedAt     int // looks that had begun when it was loaded: they may be older than its rows
 	moved        *sighting
@@ -61,17 +63,18 @@ type member struct {
 }
 
 // enroll lists the source's tables beside those of the head.
-func (s *session) enroll(found []wal.Table) {
+func (s *session) enroll(look Look) {
 	known := map[uint32]*HeadTable{}
 	for i := range s.head.Tables {
 		known[s.head.Tables[i].OID] = &s.head.Tables[i]
 	}
-	for i := range found {
-		s.admit(&found[i], known[found[i].OID])
-		delete(known, found[i].OID)
+	for i := range look.Tables {
+		t := &look.Tables[i]
+		s.admit(t, look.Visible, known[t.OID])
+		delete(known, t.OID)
 	}
 	for oid, h := range known {
-		if slices.ContainsFunc(found, func(t wal.Table) bool { return h.Ident == Ident{t.Schema, t.Name} }) {
+		if slices.ContainsFunc(look.Tables, func(t wal.Table) bool { return h.Ident == Ident{t.Schema, t.Name} }) {
 			continue // its successor has its place
 		}
 		m := &member{oid: oid, ident: h.Ident, state: Skipped, position: h.LSN, metadata: h.Metadata,
@@ -81,10 +84,10 @@ func (s *session) enroll(found []wal.Table) {
 	}
 }
 
-// admit makes a member of a table found in the catalog; h is what the head
-// says of it, nil if it is new.
-func (s *session) admit(t *wal.Table, h *HeadTable) *member {
-	m := &member{oid: t.OID, ident: Ident{t.Schema, t.Name}, desc: t, state: Loading}
+// admit makes a member of a table found in the catalog by a snapshot that sees
+// visible; h is what the head says of it, nil if it is new.
+func (s *session) admit(t *wal.Table, visible wal.Visible, h *HeadTable) *member {
+	m := &member{oid: t.OID, ident: Ident{t.Schema, t.Name}, desc: t, descSees: visible, state: Loading}
 	s.members[t.OID] = m
 	switch {
 	case h == nil:
@@ -209,16 +212,15 @@ func (s *session) bind(ctx context.Context, m *member) error {
 		return fmt.Errorf("change of %s before its relation message", m.ident)
 	}
 	desc := m.desc
-	if desc == nil || !m.relFirst || !sameShape(desc, m.rel) {
+	if desc == nil || !m.descSees.Sees(m.relBy) || !sameShape(desc, m.rel) {
 		var err error
-		if desc, err = s.o.Source.Describe(ctx, m.oid); err != nil {
+		if desc, err = s.o.Source.Describe(ctx, m.oid, m.relBy); err != nil {
 			return fmt.Errorf("describe %s: %w", m.ident, err)
 		}
 		if desc != nil {
 			m.desc = desc
 		}
 	}
-	m.relFirst = false
 	ev, err := Evolve(m.table.layout, m.rel, desc)
 	if err != nil {
 		return err

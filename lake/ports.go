@@ -23,8 +23,9 @@ type Source interface {
 type Catalog interface {
 	// Look describes the tables that the user's patterns match, usable or not.
 	Look(ctx context.Context) (Look, error)
-	// Describe tells one table as it is now; nil: it no longer exists.
-	Describe(ctx context.Context, oid uint32) (*wal.Table, error)
+	// Describe tells one table as it is now; nil: it no longer exists. The
+	// transaction after has been streamed, and what it did is in it.
+	Describe(ctx context.Context, oid, after uint32) (*wal.Table, error)
 	// Publish makes the publication list exactly these tables, those of which
 	// only inserts and truncates are wanted (wal.Table.Append) apart.
 	Publish(ctx context.Context, tables, appended []wal.TableName) (Memberships, error)

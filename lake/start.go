@@ -114,7 +114,7 @@ func (s *session) begin(ctx context.Context) error {
 		return fmt.Errorf("list tables: %w", err)
 	}
 	s.walEnd = look.End
-	s.enroll(look.Tables)
+	s.enroll(look)
 	names := s.published()
 	if born && len(names.tables)+len(names.appended) == 0 {
 		return &Refusal{Code: CodePreflight, Text: "No table can be mirrored" + s.whyNone(), Fix: "See --tables and the reasons in `firn doctor`."}
@@ -159,7 +159,7 @@ func (s *session) begin(ctx context.Context) error {
 		return fmt.Errorf("read the lake's head: %w", err)
 	}
 	if s.head.LSN != was.LSN || s.head.Epoch != was.Epoch || !slices.Equal(s.head.Tables, was.Tables) {
-		if err := s.enrollAgain(look.Tables); err != nil {
+		if err := s.enrollAgain(look); err != nil {
 			return err
 		}
 	}
@@ -186,13 +186,13 @@ func (s *session) begin(ctx context.Context) error {
 
 // enrollAgain does so from what the head says now: until the claim a put of the
 // run before may come late, and others commit at any time.
-func (s *session) enrollAgain(found []wal.Table) error {
+func (s *session) enrollAgain(look Look) error {
 	if at := s.startLSN(); at < s.received {
 		return fmt.Errorf("the lake has moved, and a table to %s, which is before the stream's start at %s: %w", at, s.received, errRestart)
 	}
 	clear(s.members)
 	clear(s.states)
-	s.enroll(found)
+	s.enroll(look)
 	return nil
 }
 

@@ -289,7 +289,6 @@ func (m *member) described(r *wal.Relation, by uint32) {
 	if m.relKnown && m.desc != nil && m.desc.Partitioned && reflect.DeepEqual(m.rel, r) {
 		return
 	}
-	m.relFirst = m.rel == nil
 	m.rel, m.relKnown = r, false
 }
 

@@ -32,7 +32,7 @@ func (s *session) pollDone(r pollResult) error {
 		here[t.OID] = true
 		m := s.members[t.OID]
 		if m == nil {
-			s.welcome(t)
+			s.welcome(t, r.Visible)
 			continue
 		}
 		if s.look(m, t, &r) {
@@ -83,14 +83,14 @@ func (m Memberships) missed(l *Layout) bool {
 
 // welcome takes in a table that is new in the source. Its load extends the
 // publication.
-func (s *session) welcome(t *wal.Table) {
+func (s *session) welcome(t *wal.Table, visible wal.Visible) {
 	for _, m := range s.members {
 		if m.ident == (Ident{t.Schema, t.Name}) && !m.dropped {
 			s.gone(m)
 		}
 	}
 	old := s.retired(Ident{t.Schema, t.Name})
-	m := s.admit(t, nil)
+	m := s.admit(t, visible, nil)
 	if old != nil {
 		m.metadata, m.store, m.layout = old.metadata, old.store, old.layout
 		m.resync = old.metadata != "" || old.store != nil
@@ -138,7 +138,10 @@ func (s *session) gone(m *member) {
 // returns true if the publication has to change.
 func (s *session) look(m *member, t *wal.Table, r *pollResult) bool {
 	was := m.desc
-	m.desc, m.missedAt = t, 0
+	m.desc, m.descSees, m.missedAt = t, r.Visible, 0
+	if m.reshaped == nil && r.Visible.Sees(m.relBy) {
+		m.relBy = 0 // before half of all numbers have gone by, and it looks like one to come
+	}
 	switch {
 	case m.state == Skipped && t.Usable && !m.dropped && !m.refused:
 		s.log.Info("table can be mirrored now", "table", m.ident.String())

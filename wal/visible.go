@@ -11,9 +11,11 @@ type Visible struct {
 }
 
 // Sees says whether the snapshot has what the top-level transaction xid, known
-// to have committed by now, has done.
+// to have committed by now, has done. The zero Visible sees nothing.
 func (v Visible) Sees(xid uint32) bool {
 	switch {
+	case v.Xmax == 0: // no transaction's number
+		return false
 	case int32(xid-v.Xmin) < 0:
 		return true
 	case int32(xid-v.Xmax) >= 0:

@@ -37,7 +37,7 @@ func (v *verifier) compare(ctx context.Context, m *moment, p pair, r *TableRepor
 	if ctx.Err() != nil {
 		return false, ctx.Err()
 	}
-	now, derr := v.Source.Describe(ctx, p.postgres.OID)
+	now, derr := v.Source.Describe(ctx, p.postgres.OID, 0)
 	if derr != nil {
 		return false, errors.Join(err, derr)
 	}

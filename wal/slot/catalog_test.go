@@ -212,11 +212,11 @@ func TestColumnsAndTypes(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "temper", ti.Name)
 
-	gone, err := s.Describe(t.Context(), 4000000000)
+	gone, err := s.Describe(t.Context(), 4000000000, 0)
 	require.NoError(t, err)
 	require.Nil(t, gone)
 	mustExec(t, c, "TRUNCATE plain")
-	y, err := s.Describe(t.Context(), x.OID)
+	y, err := s.Describe(t.Context(), x.OID, 0)
 	require.NoError(t, err)
 	require.NotEqual(t, x.FileNode, y.FileNode)
 }
@@ -234,7 +234,7 @@ func TestDescribeTakesNoLock(t *testing.T) {
 	require.NoError(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	y, err := s.Describe(ctx, x.OID)
+	y, err := s.Describe(ctx, x.OID, 0)
 	require.NoError(t, err)
 	require.Len(t, y.Columns, 1, "not committed yet")
 	_, err = s.Tables(ctx, nil)
@@ -243,6 +243,41 @@ func TestDescribeTakesNoLock(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, p)
 	require.NoError(t, tx.Rollback(t.Context()))
+}
+
+// TestDescribeWaitsForTheCommit: what the stream has shown as committed is not
+// in every snapshot yet.
+func TestDescribeWaitsForTheCommit(t *testing.T) {
+	t.Parallel()
+	url, c := newDatabase(t, sharedServer(t))
+	mustExec(t, c, "CREATE TABLE t (id int PRIMARY KEY)")
+	s := open(t, url)
+	x := describe(t, s, "public.t")
+	tx, err := c.Begin(t.Context())
+	require.NoError(t, err)
+	mustExec(t, tx.Conn(), "ALTER TABLE t ADD COLUMN b int")
+	var xid uint32
+	require.NoError(t, tx.QueryRow(t.Context(), "SELECT backend_xid FROM pg_stat_activity WHERE pid = pg_backend_pid()").Scan(&xid))
+	_, err = s.Describe(t.Context(), x.OID, xid)
+	require.ErrorIs(t, err, ErrNotVisible)
+	type answer struct {
+		t   *Table
+		err error
+	}
+	got := make(chan answer, 1)
+	go func() {
+		y, err := s.Describe(t.Context(), x.OID, xid)
+		got <- answer{y, err}
+	}()
+	select {
+	case y := <-got:
+		require.Fail(t, "did not wait", "%v", y)
+	case <-time.After(200 * time.Millisecond):
+	}
+	require.NoError(t, tx.Commit(t.Context()))
+	y := <-got
+	require.NoError(t, y.err)
+	require.Len(t, y.t.Columns, 2)
 }
 
 func TestRule30PublicationIsAnExplicitList(t *testing.T) {

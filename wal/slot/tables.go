@@ -3,6 +3,7 @@ package slot
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -67,20 +68,42 @@ func (s *Source) Look(ctx context.Context, patterns []string) (Look, error) {
 
 // Describe reads one table as it is now; nil without an error if it no longer
 // exists (or is no table). Like Tables it takes no lock.
-func (s *Source) Describe(ctx context.Context, oid uint32) (*Table, error) {
-	var out Look
-	err := s.query(ctx, func(ctx context.Context, c *pgx.Conn) (err error) {
-		out, err = s.describe(ctx, c, []uint32{oid})
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("describe table %d: %w", oid, err)
+//
+// after is a transaction whose commit the stream has shown, 0 for none. Postgres
+// streams a commit once its record is flushed, and only then shows it to others,
+// with synchronous_standby_names when the standby has it too: that is waited for,
+// or the description would be of the time before. Errors: ErrNotVisible.
+func (s *Source) Describe(ctx context.Context, oid, after uint32) (*Table, error) {
+	began, wait := time.Now(), time.Millisecond
+	for {
+		var out Look
+		err := s.query(ctx, func(ctx context.Context, c *pgx.Conn) (err error) {
+			out, err = s.describe(ctx, c, []uint32{oid})
+			return err
+		})
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("describe table %d: %w", oid, err)
+		case after != 0 && !out.Visible.Sees(after):
+		case len(out.Tables) == 0:
+			return nil, nil
+		default:
+			return &out.Tables[0], nil
+		}
+		if time.Since(began) > visibleWait {
+			return nil, fmt.Errorf("describe table %d: transaction %d: %w", oid, after, ErrNotVisible)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, 100*time.Millisecond)
 	}
-	if len(out.Tables) == 0 {
-		return nil, nil
-	}
-	return &out.Tables[0], nil
 }
+
+// visibleWait is how long Describe waits for a commit to show.
+const visibleWait = 10 * time.Second
 
 // facts is what the catalog says about one relation besides its Table.
 type facts struct {

@@ -55,7 +55,7 @@ func (s *source) Look(context.Context) (lake.Look, error) {
 	return lake.Look{Tables: []wal.Table{*s.table()}, End: s.end}, nil
 }
 
-func (s *source) Describe(context.Context, uint32) (*wal.Table, error) { return s.table(), nil }
+func (s *source) Describe(context.Context, uint32, uint32) (*wal.Table, error) { return s.table(), nil }
 
 func (s *source) Publish(context.Context, []wal.TableName, []wal.TableName) (lake.Memberships, error) {
 	return lake.Memberships{tableOID: 1}, nil
@@ -87,6 +87,8 @@ func (s *source) Stream(context.Context, wal.LSN, bool) (lake.Stream, error) {
 type exported struct{ *source }
 
 func (e exported) Point() wal.LSN { return e.point }
+
+func (e exported) Describe(context.Context, uint32) (*wal.Table, error) { return e.table(), nil }
 
 func (e exported) Parts(context.Context, *wal.Table, int) ([]lake.Part, error) {
 	var out []lake.Part

@@ -1,10 +1,12 @@
 package wire_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"firn/cmd/firn/internal/wire"
@@ -193,5 +195,50 @@ func TestRule27TruncatedRoot(t *testing.T) {
 		r.same(e, "public.p")
 	}
 	require.Equal(t, loads, e.Lake.Counters().RowsLoaded.Load())
+	require.NoError(t, stop())
+}
+
+// TestRule27StreamedBeforeItIsVisible: Postgres streams a commit as soon as its
+// record is flushed, and shows it to others only after that; with a synchronous
+// standby that is away, long after. A catalog from before the commit says nothing
+// about the columns it brought, nor whether n is the n of before.
+func TestRule27StreamedBeforeItIsVisible(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	r.o.Freshness, r.o.Poll = 20*time.Millisecond, time.Hour
+	r.exec("create table more (id int primary key, v text); insert into more values (1, 'a')")
+	r.exec("create table other (id int primary key, n int); insert into other values (1, 1)")
+	e, stop := r.run()
+	r.exec("insert into more values (2, 'b'); insert into other values (2, 2)")
+	r.same(e, "public.more", "public.other")
+	for table, sql := range map[string]string{
+		"public.more":  "alter table more add n int; insert into more values (3, 'c', 3)",
+		"public.other": "alter table other drop n; alter table other add n int; insert into other values (3, 3)",
+	} {
+		loaded := e.Lake.Counters().RowsLoaded.Load()
+		r.exec("alter system set synchronous_standby_names = 'away'")
+		r.exec("select pg_reload_conf()")
+		conn, err := pgx.Connect(t.Context(), r.url)
+		require.NoError(t, err)
+		done := make(chan error, 1)
+		go func() {
+			_, err := conn.Exec(t.Context(), sql)
+			done <- errors.Join(err, conn.Close(t.Context()))
+		}()
+		waiting := "select count(*) from pg_stat_activity where wait_event = 'SyncRep'"
+		require.Eventually(t, func() bool {
+			var n int
+			require.NoError(t, r.conn.QueryRow(t.Context(), waiting).Scan(&n))
+			return n == 1
+		}, 20*time.Second, 10*time.Millisecond)
+		time.Sleep(500 * time.Millisecond) // the stream has it
+		r.exec("alter system reset synchronous_standby_names")
+		r.exec("select pg_reload_conf()")
+		require.NoError(t, <-done)
+		r.same(e, table)
+		if table == "public.more" {
+			require.Equal(t, loaded, e.Lake.Counters().RowsLoaded.Load(), "what the stream tells needs no load")
+		}
+	}
 	require.NoError(t, stop())
 }

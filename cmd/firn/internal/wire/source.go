@@ -127,7 +127,7 @@ type exported struct {
 func (s *exported) Point() wal.LSN { return s.sn.ConsistentPoint }
 
 func (s *exported) Describe(ctx context.Context, oid uint32) (*wal.Table, error) {
-	return s.src.Describe(ctx, oid)
+	return s.src.Describe(ctx, oid, 0)
 }
 
 func (s *exported) Parts(ctx context.Context, t *wal.Table, n int) ([]lake.Part, error) {
