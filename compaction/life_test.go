@@ -11,19 +11,20 @@ import (
 )
 
 // life is a table, of sizes only, that a stream commits to once a second while
-// one worker compacts it, one rewrite after the other.
+// it is compacted as the owner does it: one rewrite after the other, and a small
+// one beside a long one.
 type life struct {
 	o        Options
 	rand     *rand.Rand
 	rowBytes int64
-	perEpoch int64 // bytes that the worker writes
+	perEpoch int64 // bytes that rewrites write, together
 	hot      bool  // what changes is young
 
 	epoch int
 	names int
 	data  []*lifeFile // oldest first
 
-	working *lifeRewrite
+	working []*lifeRewrite
 
 	landed, rewritten, rewrites int64
 	overBound, planned, smalls  int // the most there were
@@ -112,25 +113,34 @@ func (l *life) table() Table {
 	return t
 }
 
-// compact lets the worker work for an epoch. It returns false if there was
-// nothing to do.
+// compact lets rewrites work for an epoch. It returns false if there was nothing
+// to do.
 func (l *life) compact() bool {
 	for budget := l.perEpoch; budget > 0; {
-		if l.working == nil && !l.begin() {
+		for len(l.working) < 2 && l.begin() {
+		}
+		if len(l.working) == 0 {
 			return budget < l.perEpoch
 		}
-		n := min(budget, l.working.left)
-		budget -= n
-		if l.working.left -= n; l.working.left == 0 {
-			l.install()
+		share := max(1, budget/int64(len(l.working)))
+		for _, w := range slices.Clone(l.working) {
+			n := min(share, w.left)
+			budget -= n
+			if w.left -= n; w.left == 0 {
+				l.install(w)
+			}
 		}
 	}
 	return true
 }
 
 func (l *life) begin() bool {
+	const small = 16 << 20
 	plan := Plan(l.table(), l.o)
 	l.planned = max(l.planned, len(plan))
+	if slices.ContainsFunc(l.working, func(w *lifeRewrite) bool { return w.InBytes > small }) {
+		plan = slices.DeleteFunc(plan, func(w Rewrite) bool { return w.InBytes > small })
+	}
 	if len(plan) == 0 {
 		return false
 	}
@@ -140,16 +150,16 @@ func (l *life) begin() bool {
 			if f.Path == path {
 				w.inputs = append(w.inputs, f)
 				w.dead += f.Dead
+				f.Busy = true
 			}
 		}
 	}
-	l.working = w
+	l.working = append(l.working, w)
 	return true
 }
 
-func (l *life) install() {
-	w := l.working
-	l.working = nil
+func (l *life) install(w *lifeRewrite) {
+	l.working = slices.DeleteFunc(l.working, func(x *lifeRewrite) bool { return x == w })
 	l.rewrites++
 	dead, born := -w.dead, 0
 	for _, f := range w.inputs {
@@ -250,6 +260,9 @@ func TestOtherLives(t *testing.T) {
 		}
 		l.live(7200)
 		t.Logf("%s: %v", c.name, l)
+		if c.o == (Options{}) {
+			require.LessOrEqual(t, l.overBound, 0, "files ≤ 2 × bytes / target + 16")
+		}
 		require.LessOrEqual(t, l.planned, 3, "the worker keeps up")
 	}
 }

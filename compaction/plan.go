@@ -17,8 +17,7 @@ import (
 	"slices"
 )
 
-// Table is what the planner sees of one table at one snapshot. What a rewrite
-// is at work on is left out.
+// Table is what the planner sees of one table at one snapshot.
 type Table struct {
 	Data []DataFile
 }
@@ -44,6 +43,9 @@ type DataFile struct {
 	Resting bool
 	// Unsorted: the table has a sort order, which the file's rows are not in.
 	Unsorted bool
+	// Busy: a rewrite is at work on it. It is not planned for, but readers have
+	// to open it until that is done.
+	Busy bool
 }
 
 // Options say how tidy a table is kept. The zero value of a field is its
@@ -101,11 +103,17 @@ func Plan(t Table, o Options) []Rewrite {
 	var plan []Rewrite
 	for of, group := range groups(t.Data, func(f DataFile) Partition { return f.Partition }) {
 		r.quiet = !slices.ContainsFunc(group, func(f DataFile) bool { return f.Young })
-		pieces := make([]piece, len(group))
-		for i, f := range group {
-			pieces[i] = newPiece(f.Path, f.Bytes, f.Rows, f.Dead)
-			pieces[i].worn = o.worn(pieces[i], r.quiet, f.Resting)
-			pieces[i].unsorted = f.Unsorted && (r.quiet || f.Bytes >= OpenBytes)
+		var pieces []piece
+		r.busy = nil
+		for _, f := range group {
+			p := newPiece(f.Path, f.Bytes, f.Rows, f.Dead)
+			if f.Busy {
+				r.busy = append(r.busy, p)
+				continue
+			}
+			p.worn = o.worn(p, r.quiet, f.Resting)
+			p.unsorted = f.Unsorted && (r.quiet || f.Bytes >= OpenBytes)
+			pieces = append(pieces, p)
 		}
 		for _, m := range r.merges(pieces) {
 			plan = append(plan, m.rewrite(of))

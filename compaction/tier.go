@@ -62,6 +62,9 @@ type rule struct {
 	bytes int64 // limits of a merge of several files
 	files int
 	quiet bool // merges that double a row's file, or fill it, don't wait for that
+	// busy are those that a rewrite is at work on. They lie about as well; as
+	// they will be fewer soon, half of spare more may do so meanwhile.
+	busy []piece
 }
 
 // merge is what becomes one file.
@@ -74,7 +77,10 @@ type merge struct {
 func (r rule) merges(all []piece) []merge {
 	slices.SortFunc(all, bySize)
 	var spent, small []piece
-	var content int64
+	content, spare := merge{pieces: r.busy}.size(), r.spare
+	if len(r.busy) > 0 {
+		spare += r.spare / 2
+	}
 	for _, f := range all {
 		content += f.size
 		switch {
@@ -85,8 +91,8 @@ func (r rule) merges(all []piece) []merge {
 		}
 	}
 	var out []merge
-	limit := r.spare + int(2*content/r.full)
-	count := len(all) // once the merges are done
+	limit := spare + int(2*content/r.full)
+	count := len(all) + len(r.busy) // once the merges are done
 	for len(spent) > 0 {
 		m := merge{pieces: spent[:r.fit(spent)]}
 		spent = spent[len(m.pieces):]

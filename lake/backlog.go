@@ -191,7 +191,7 @@ func (s *session) nextAsked(m *member) []RewritePlan {
 		if m.compactable() {
 			files, _ := m.table.rewritable(time.Time{})
 			free := func(path string) bool {
-				return slices.ContainsFunc(files, func(f LiveFile) bool { return f.Path == path })
+				return slices.ContainsFunc(files, func(f LiveFile) bool { return f.Path == path && !f.Busy })
 			}
 			if !slices.ContainsFunc(m.asked[0].Inputs, func(path string) bool { return !free(path) }) {
 				return m.asked[:1:1]

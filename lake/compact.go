@@ -25,6 +25,8 @@ type LiveFile struct {
 	Resting bool
 	// Unsorted: a rewrite would put its rows in the table's sort order.
 	Unsorted bool
+	// Busy: a rewrite is at work on it.
+	Busy bool
 	// Partition is the same for files that may be rewritten into one.
 	Partition string
 }
@@ -68,8 +70,8 @@ type rewriteResult struct {
 	err error
 }
 
-// rewritable lists the published files that no rewrite is at work on; all says
-// that these are all.
+// rewritable lists the published files; all says that these are all, and that no
+// rewrite is at work on any.
 func (t *Table) rewritable(now time.Time) (files []LiveFile, all bool) {
 	byPath := make(map[string]*dataFile, len(t.files))
 	for _, f := range t.files {
@@ -78,11 +80,12 @@ func (t *Table) rewritable(now time.Time) (files []LiveFile, all bool) {
 	all = true
 	for _, f := range t.store.Files() {
 		d := byPath[f.Path]
-		if d == nil || d.enc != nil || d.rewriting || d.partial {
+		if d == nil || d.enc != nil || d.partial {
 			all = false
 			continue
 		}
-		l := LiveFile{Path: f.Path, Bytes: f.Bytes, Rows: f.Rows, Partition: f.Partition, Young: now.Sub(d.born) < youngFor, Resting: now.Sub(d.worn) >= restingAfter, Unsorted: f.Unsorted}
+		all = all && !d.rewriting
+		l := LiveFile{Path: f.Path, Bytes: f.Bytes, Rows: f.Rows, Partition: f.Partition, Young: now.Sub(d.born) < youngFor, Resting: now.Sub(d.worn) >= restingAfter, Unsorted: f.Unsorted, Busy: d.rewriting}
 		if d.dead != nil {
 			l.Dead = int64(d.dead.GetCardinality())
 		}
