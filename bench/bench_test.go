@@ -16,7 +16,7 @@ import (
 func TestOnlyBigCasesAreNamed(t *testing.T) {
 	root := command()
 	root.SetArgs([]string{"life"})
-	require.ErrorContains(t, root.Execute(), "name one of hours, day")
+	require.ErrorContains(t, root.Execute(), "name one of hours, hours-v3, day")
 }
 
 // TestShort runs every case at its small size: what the lake holds must be

@@ -21,7 +21,7 @@ import (
 func oneCore(ctx context.Context, r *rig, result *Result) error {
 	ledger := life.NewLedger(r.size(lifeRows, lifeRowsShort), uint64(r.o.seed))
 	r.say("loading %s rows", grouped(ledger.Rows()))
-	m, err := r.life(ctx, "rewrite", ledger, nil)
+	m, err := r.life(ctx, "rewrite", 2, ledger, nil)
 	if err != nil {
 		return err
 	}

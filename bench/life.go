@@ -20,6 +20,7 @@ import (
 type lifetime struct {
 	epochs, epochsShort int
 	scans               int // of each kind, by each reader
+	version             int // of the table's format
 }
 
 // What one epoch changes, and how many rows there are before.
@@ -36,7 +37,7 @@ func (l lifetime) run(ctx context.Context, r *rig, result *Result) (err error) {
 	o := compaction.Options{TargetBytes: r.size(128<<20, 1<<20)}
 	ledger := life.NewLedger(r.size(lifeRows, lifeRowsShort), uint64(r.o.seed))
 	r.say("loading %s rows", grouped(ledger.Rows()))
-	m, err := r.life(ctx, "life", ledger, &o)
+	m, err := r.life(ctx, "life", l.version, ledger, &o)
 	if err != nil {
 		return err
 	}
@@ -45,7 +46,7 @@ func (l lifetime) run(ctx context.Context, r *rig, result *Result) (err error) {
 		return err
 	}
 	r.say("writing the same rows freshly")
-	fresh, err := r.life(ctx, "fresh", ledger, nil)
+	fresh, err := r.life(ctx, "fresh", l.version, ledger, nil)
 	if err != nil {
 		return err
 	}
@@ -87,9 +88,10 @@ func (l lifetime) run(ctx context.Context, r *rig, result *Result) (err error) {
 }
 
 // life begins a life in a lake of that name.
-func (r *rig) life(ctx context.Context, lake string, ledger *life.Ledger, o *compaction.Options) (*life.Life, error) {
+func (r *rig) life(ctx context.Context, lake string, version int, ledger *life.Ledger, o *compaction.Options) (*life.Life, error) {
 	return life.Start(ctx, life.Options{
-		Warehouse: "s3://" + bucket + "/" + lake, StateDir: filepath.Join(r.dir, "state-"+lake), Ledger: ledger, Compaction: o,
+		FormatVersion: version,
+		Warehouse:     "s3://" + bucket + "/" + lake, StateDir: filepath.Join(r.dir, "state-"+lake), Ledger: ledger, Compaction: o,
 		Object: object.Options{Endpoint: r.s3.Endpoint, Region: r.s3.Region, AccessKeyID: r.s3.AccessKey, SecretAccessKey: r.s3.SecretKey},
 		// An hour, by the table's clock.
 		Grace: time.Duration(r.size(60, 2)) * time.Second,
@@ -274,7 +276,9 @@ func (r *rig) dead(ctx context.Context, m *life.Life, suffix string, result *Res
 
 var lives = []workload{
 	{kind: "life", name: "hours", about: "two hours of epochs, a second each by the table's clock, over 5M rows: 7,200 of 1,000 changes, 20 % random updates, 5 % random deletes", disk: 12 * gigabyte, big: true,
-		run: lifetime{epochs: 7_200, epochsShort: 60, scans: 7}.run},
+		run: lifetime{epochs: 7_200, epochsShort: 60, scans: 15, version: 2}.run},
+	{kind: "life", name: "hours-v3", about: "the same in format version 3, whose deletes are bitmaps", disk: 12 * gigabyte, big: true,
+		run: lifetime{epochs: 7_200, epochsShort: 30, scans: 15, version: 3}.run},
 	{kind: "life", name: "day", about: "a day of such epochs: 86,400", disk: 40 * gigabyte, big: true,
-		run: lifetime{epochs: 86_400, epochsShort: 30, scans: 3}.run},
+		run: lifetime{epochs: 86_400, epochsShort: 30, scans: 3, version: 2}.run},
 }

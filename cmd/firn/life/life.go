@@ -6,6 +6,7 @@
 package life
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,8 @@ type Options struct {
 	Object    object.Options
 	StateDir  string
 	Ledger    *Ledger // what the table holds at first
+	// FormatVersion of the table, 2 or 3; 0 is 2.
+	FormatVersion int
 	// Compaction nil: files stay as they land.
 	Compaction *compaction.Options
 	// Grace is how long what no kept epoch needs is left, in real time; 0: for ever.
@@ -71,7 +74,7 @@ func Start(ctx context.Context, o Options) (*Life, error) {
 		// Epochs are asked for, one for each transaction. The owner looks whether
 		// there is something to rewrite four times in a Freshness.
 		Freshness: 40 * time.Millisecond, Poll: time.Hour,
-		FormatVersion: func(lake.Ident) int { return 2 },
+		FormatVersion: func(lake.Ident) int { return cmp.Or(o.FormatVersion, 2) },
 		Compaction:    o.Compaction, Grace: o.Grace, Now: l.Now, Logger: o.Logger,
 	}
 	store, log, err := wire.OpenStore(ctx, w)
