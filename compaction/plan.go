@@ -60,7 +60,10 @@ type Options struct {
 	// MaxDead is the share of dead rows beyond which a data file is worn; default
 	// 0.2.
 	MaxDead float64
-	// MaxDeadResting is that share for one that rests; default 0.01.
+	// MaxDeadResting is that share for one that rests; default 0.001. It is far
+	// less, for readers pay for each row of a file of which any row is dead
+	// (DuckDB looks them all up, PyIceberg numbers them all), and for a file that
+	// rests it is paid off once.
 	MaxDeadResting float64
 	// RewriteBytes and RewriteFiles limit the inputs of a Rewrite of more than
 	// one file; default twice TargetBytes, 64 files. Less than TargetBytes, or
@@ -73,7 +76,7 @@ func (o Options) withDefaults() Options {
 	o.TargetBytes = cmp.Or(o.TargetBytes, 128<<20)
 	o.SpareFiles = cmp.Or(o.SpareFiles, 8)
 	o.MaxDead = cmp.Or(o.MaxDead, 0.2)
-	o.MaxDeadResting = cmp.Or(o.MaxDeadResting, 0.01)
+	o.MaxDeadResting = cmp.Or(o.MaxDeadResting, 0.001)
 	o.RewriteBytes = cmp.Or(o.RewriteBytes, 2*o.TargetBytes)
 	o.RewriteFiles = cmp.Or(o.RewriteFiles, 64)
 	return o

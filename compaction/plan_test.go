@@ -49,6 +49,12 @@ func join[T any](lists ...[]T) (all []T) {
 func TestPlan(t *testing.T) {
 	unsorted := func(f DataFile) DataFile { f.Unsorted = true; return f }
 	resting := func(f DataFile) DataFile { f.Resting = true; return f }
+	busy := func(files ...DataFile) []DataFile {
+		for i := range files {
+			files[i].Busy = true
+		}
+		return files
+	}
 	cases := []struct {
 		name  string
 		table Table
@@ -57,8 +63,15 @@ func TestPlan(t *testing.T) {
 	}{
 		{name: "nothing of nothing"},
 		{name: "of one that rests, next to nothing may be dead",
-			table: Table{Data: []DataFile{resting(dead(file("worn", 100), 0.02)), resting(dead(file("fine", 100), 0.01)), dead(file("hot", 100), 0.02)}},
-			want:  []string{"[worn]: 2% of 1000000 rows dead"}},
+			table: Table{Data: []DataFile{resting(dead(file("worn", 100), 0.002)), resting(dead(file("fine", 100), 0.001)), dead(file("hot", 100), 0.002)}},
+			want:  []string{"[worn]: 0.2% of 1000000 rows dead"}},
+		{name: "those that a rewrite is at work on count, but for half of the spare",
+			table: Table{Data: join(busy(times(5, "b", 1)...), times(2, "s", 1))}, o: Options{SpareFiles: 4},
+			want: []string{"[s1 s2]: 7 data files, more than 6: the 2 smallest"}},
+		{name: "and no more than that",
+			table: Table{Data: join(busy(times(4, "b", 1)...), times(2, "s", 1))}, o: Options{SpareFiles: 4}},
+		{name: "and are left alone",
+			table: Table{Data: busy(dead(file("worn", 100), 0.5), unsorted(file("a", 100)))}},
 		{name: "where no new ones come, small files go with those that are rewritten anyway",
 			table: Table{Data: old(dead(file("a", 2), 0.5), dead(file("b", 2), 0.5), file("s", 1), file("t", 3), file("big", 30))},
 			want:  []string{"[a b s t]: 4 files: 25% of 80000 rows dead"}},

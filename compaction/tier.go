@@ -3,6 +3,7 @@ package compaction
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 )
 
@@ -192,7 +193,11 @@ func (m merge) spentReason() string {
 		return of + "not in the table's sort order"
 	}
 	all := m.rows() + m.dead()
-	return of + fmt.Sprintf("%d%% of %d rows dead", 100*m.dead()/max(1, all), all)
+	percent := 100 * float64(m.dead()) / float64(max(1, all))
+	if percent < 1 {
+		return of + fmt.Sprintf("%.1g%% of %d rows dead", percent, all)
+	}
+	return of + fmt.Sprintf("%.0f%% of %d rows dead", math.Floor(percent), all)
 }
 
 func (m merge) rewrite(of Partition) Rewrite {
