@@ -219,5 +219,5 @@ func summarize(seen []sustained, result *Result) {
 }
 
 var sustains = []workload{
-	{kind: "sustain", name: "mix", about: "20 minutes of inserts, updates and deletes at 60 % of the rate at which firn drains them, --freshness 1s, compaction on", disk: 40 * gigabyte, big: true, run: sustain},
+	{kind: "sustain", name: "mix", about: "20 minutes of inserts, updates and deletes at 60 % of the rate at which firn drains them, --freshness 1s, compaction on", disk: 58 * gigabyte, big: true, run: sustain},
 }
