@@ -41,6 +41,8 @@ type DataFile struct {
 	// Resting: no row of it has died for a long while. What is dead in it is
 	// left out by every reader of every row from now on.
 	Resting bool
+	// Asked: somebody wants nothing dead left in it, whatever that takes.
+	Asked bool
 	// Unsorted: the table has a sort order, which the file's rows are not in.
 	Unsorted bool
 	// Busy: a rewrite is at work on it. It is not planned for, but readers have
@@ -114,7 +116,7 @@ func Plan(t Table, o Options) []Rewrite {
 				r.busy = append(r.busy, p)
 				continue
 			}
-			p.worn = o.worn(p, r.quiet, f.Resting)
+			p.worn = o.worn(p, r.quiet, f)
 			p.unsorted = f.Unsorted && (r.quiet || f.Bytes >= OpenBytes)
 			pieces = append(pieces, p)
 		}
@@ -128,9 +130,12 @@ func Plan(t Table, o Options) []Rewrite {
 
 // worn: too much of it is dead. Where new files come, the dead rows of one that
 // takes longer to open than to read are left to its next merge.
-func (o Options) worn(f piece, quiet, resting bool) bool {
+func (o Options) worn(f piece, quiet bool, of DataFile) bool {
 	most := o.MaxDead
-	if resting {
+	switch {
+	case of.Asked:
+		return f.dead > 0
+	case of.Resting:
 		most = min(most, o.MaxDeadResting)
 	}
 	return f.dead == f.rows || f.deadShare() > most && (quiet || f.bytes >= OpenBytes)

@@ -49,6 +49,12 @@ func join[T any](lists ...[]T) (all []T) {
 func TestPlan(t *testing.T) {
 	unsorted := func(f DataFile) DataFile { f.Unsorted = true; return f }
 	resting := func(f DataFile) DataFile { f.Resting = true; return f }
+	asked := func(files ...DataFile) []DataFile {
+		for i := range files {
+			files[i].Asked = true
+		}
+		return files
+	}
 	busy := func(files ...DataFile) []DataFile {
 		for i := range files {
 			files[i].Busy = true
@@ -65,10 +71,18 @@ func TestPlan(t *testing.T) {
 		{name: "of one that rests, next to nothing may be dead",
 			table: Table{Data: []DataFile{resting(dead(file("worn", 100), 0.002)), resting(dead(file("fine", 100), 0.001)), dead(file("hot", 100), 0.002)}},
 			want:  []string{"[worn]: 0.2% of 1000000 rows dead"}},
+		{name: "and nothing, if somebody asks for it",
+			table: Table{Data: asked(dead(file("worn", 100), 0.0001), file("fine", 100), dead(file("s", 1), 0.0001))},
+			want:  []string{"[s worn]: 2 files: 0.01% of 1010000 rows dead"}},
 		{name: "those that a rewrite is at work on count, but for half of the spare",
-			table: Table{Data: join(busy(times(5, "b", 1)...), times(2, "s", 1))}, o: Options{SpareFiles: 4},
-			want: []string{"[s1 s2]: 7 data files, more than 6: the 2 smallest"}},
+			table: Table{Data: join(busy(times(3, "b", 1)...), times(4, "s", 1))}, o: Options{SpareFiles: 4},
+			want: []string{"[s1 s2 s3 s4]: 7 data files, more than 6: the 4 smallest"}},
+		{name: "and leave half of it to others, however many they are",
+			table: Table{Data: join(busy(times(50, "b", 1)...), times(2, "s", 1))}, o: Options{SpareFiles: 4}},
 		{name: "and no more than that",
+			table: Table{Data: join(busy(times(50, "b", 1)...), times(3, "s", 1))}, o: Options{SpareFiles: 4},
+			want: []string{"[s1 s2 s3]: 53 data files, more than 52: the 3 smallest"}},
+		{name: "and are fewer than might be",
 			table: Table{Data: join(busy(times(4, "b", 1)...), times(2, "s", 1))}, o: Options{SpareFiles: 4}},
 		{name: "and are left alone",
 			table: Table{Data: busy(dead(file("worn", 100), 0.5), unsorted(file("a", 100)))}},

@@ -63,8 +63,8 @@ type rule struct {
 	bytes int64 // limits of a merge of several files
 	files int
 	quiet bool // merges that double a row's file, or fill it, don't wait for that
-	// busy are those that a rewrite is at work on. They lie about as well; as
-	// they will be fewer soon, half of spare more may do so meanwhile.
+	// busy are those that a rewrite is at work on. They lie about as well; half
+	// of spare more may do so meanwhile, whatever they are.
 	busy []piece
 }
 
@@ -78,10 +78,7 @@ type merge struct {
 func (r rule) merges(all []piece) []merge {
 	slices.SortFunc(all, bySize)
 	var spent, small []piece
-	content, spare := merge{pieces: r.busy}.size(), r.spare
-	if len(r.busy) > 0 {
-		spare += r.spare / 2
-	}
+	var content int64
 	for _, f := range all {
 		content += f.size
 		switch {
@@ -92,8 +89,12 @@ func (r rule) merges(all []piece) []merge {
 		}
 	}
 	var out []merge
-	limit := spare + int(2*content/r.full)
+	limit := r.spare + int(2*content/r.full)
 	count := len(all) + len(r.busy) // once the merges are done
+	if len(r.busy) > 0 {
+		content += merge{pieces: r.busy}.size()
+		limit = max(r.spare+r.spare/2+int(2*content/r.full), len(r.busy)+limit-r.spare/2)
+	}
 	for len(spent) > 0 {
 		m := merge{pieces: spent[:r.fit(spent)]}
 		spent = spent[len(m.pieces):]

@@ -282,14 +282,14 @@ func (s *session) backlog(tables []string, run bool) (Backlog, error) {
 }
 
 // everything is what there is to rewrite of a table into which no more files
-// come. It goes before all that is planned.
+// come, so that nothing dead is left. It goes before all that is planned.
 func (s *session) everything(m *member) []RewritePlan {
 	if !m.compactable() {
 		return nil
 	}
 	files, _ := m.table.rewritable(s.o.Now())
 	for i := range files {
-		files[i].Young, files[i].Resting = false, true
+		files[i].Young, files[i].Asked = false, true
 	}
 	plans := s.o.Plan(files)
 	for i := range plans {

@@ -23,6 +23,8 @@ type LiveFile struct {
 	Young bool // it landed a short while ago
 	// Resting: none of its rows has died for a long while.
 	Resting bool
+	// Asked: somebody wants nothing dead left in it.
+	Asked bool
 	// Unsorted: a rewrite would put its rows in the table's sort order.
 	Unsorted bool
 	// Busy: a rewrite is at work on it.
@@ -70,8 +72,9 @@ type rewriteResult struct {
 	err error
 }
 
-// rewritable lists the published files; all says that these are all, and that no
-// rewrite is at work on any.
+// rewritable lists the published files, but for those that a rewrite has just
+// made or used up; all says that there are none of these, and that no rewrite is
+// at work on any.
 func (t *Table) rewritable(now time.Time) (files []LiveFile, all bool) {
 	byPath := make(map[string]*dataFile, len(t.files))
 	for _, f := range t.files {
@@ -85,10 +88,12 @@ func (t *Table) rewritable(now time.Time) (files []LiveFile, all bool) {
 			continue
 		}
 		all = all && !d.rewriting
-		l := LiveFile{Path: f.Path, Bytes: f.Bytes, Rows: f.Rows, Partition: f.Partition, Young: now.Sub(d.born) < youngFor, Resting: now.Sub(d.worn) >= restingAfter, Unsorted: f.Unsorted, Busy: d.rewriting}
+		l := LiveFile{Path: f.Path, Bytes: f.Bytes, Rows: f.Rows, Partition: f.Partition, Young: now.Sub(d.born) < youngFor, Unsorted: f.Unsorted, Busy: d.rewriting}
 		if d.dead != nil {
 			l.Dead = int64(d.dead.GetCardinality())
 		}
+		// worn is of what is published.
+		l.Resting = now.Sub(d.worn) >= restingAfter && (l.Dead == 0 || f.Dead != nil && l.Dead == int64(f.Dead.GetCardinality()))
 		files = append(files, l)
 	}
 	return files, all
@@ -207,7 +212,7 @@ func (t *Table) install(inputs []*dataFile, r *Rewritten, now time.Time) bool {
 	var out *dataFile
 	dead := roaring.New()
 	if r.Output != nil {
-		out = &dataFile{no: t.nextFile(), path: r.Output.Path, rows: uint32(r.Output.Rows), born: now, partial: t.index != nil}
+		out = &dataFile{no: t.nextFile(), path: r.Output.Path, rows: uint32(r.Output.Rows), born: now, worn: now, partial: t.index != nil}
 	}
 	var origins []origin
 	for i, f := range inputs {

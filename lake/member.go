@@ -2,6 +2,7 @@ package lake
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -214,7 +215,14 @@ func (s *session) bind(ctx context.Context, m *member) error {
 	desc := m.desc
 	if desc == nil || !m.descSees.Sees(m.relBy) || !sameShape(desc, m.rel) {
 		var err error
-		if desc, err = s.o.Source.Describe(ctx, m.oid, m.relBy); err != nil {
+		desc, err = s.o.Source.Describe(ctx, m.oid, m.relBy)
+		if errors.Is(err, ErrHidden) {
+			// Who made the commit may wait for us to have it, as for any
+			// synchronous standby: it is not to be waited for.
+			s.resync(m, "it may have been altered in a transaction that is not visible to others yet")
+			return nil
+		}
+		if err != nil {
 			return fmt.Errorf("describe %s: %w", m.ident, err)
 		}
 		if desc != nil {

@@ -24,7 +24,8 @@ type Catalog interface {
 	// Look describes the tables that the user's patterns match, usable or not.
 	Look(ctx context.Context) (Look, error)
 	// Describe tells one table as it is now; nil: it no longer exists. The
-	// transaction after has been streamed, and what it did is in it.
+	// transaction after has been streamed, and what it did to the table is in
+	// it; if that can't be had soon, ErrHidden.
 	Describe(ctx context.Context, oid, after uint32) (*wal.Table, error)
 	// Publish makes the publication list exactly these tables, those of which
 	// only inserts and truncates are wanted (wal.Table.Append) apart.
@@ -117,6 +118,8 @@ type Stream interface {
 var (
 	// ErrSlotInUse: another process holds the slot.
 	ErrSlotInUse = errors.New("the replication slot is in use")
+	// ErrHidden: what a streamed transaction did to a table can't be seen yet.
+	ErrHidden = errors.New("a transaction that was streamed is not visible to others yet")
 	// ErrFenced: a newer run has taken the lake over.
 	ErrFenced = errors.New("another firn has taken over this lake")
 	// ErrMoved: somebody else's commit moved a mirrored table.

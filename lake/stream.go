@@ -285,11 +285,10 @@ func (s *session) change(d *wal.Decoder, kind wal.Kind, raw []byte) error {
 // table's comes again each time the rows' partition changes, and then says
 // nothing new.
 func (m *member) described(r *wal.Relation, by uint32) {
-	m.relBy = by
 	if m.relKnown && m.desc != nil && m.desc.Partitioned && reflect.DeepEqual(m.rel, r) {
 		return
 	}
-	m.rel, m.relKnown = r, false
+	m.rel, m.relBy, m.relKnown = r, by, false
 }
 
 func (s *session) changeOf(m *member, d *wal.Decoder, kind wal.Kind, raw []byte) error {

@@ -9,6 +9,29 @@ import (
 	"firn/wal"
 )
 
+// A partitioned table's columns come again with each change of partition. They
+// are still those that the first such message brought, so that a look which saw
+// that one is not taken for older than them.
+func TestRelationThatComesAgain(t *testing.T) {
+	relation := func(columns ...string) *wal.Relation {
+		r := &wal.Relation{ID: 1}
+		for _, name := range columns {
+			r.Columns = append(r.Columns, wal.Column{Name: name})
+		}
+		return r
+	}
+	m := &member{desc: &wal.Table{Partitioned: true}}
+	m.described(relation("id"), 5)
+	require.False(t, m.relKnown)
+	m.relKnown = true
+	m.described(relation("id"), 9)
+	require.True(t, m.relKnown)
+	require.Equal(t, uint32(5), m.relBy)
+	m.described(relation("id", "n"), 11)
+	require.False(t, m.relKnown)
+	require.Equal(t, uint32(11), m.relBy)
+}
+
 // A table that is behind makes the stream begin before the head: what the lake
 // has already is not what its next entry names as the last.
 func TestLastCommitNeverGoesBack(t *testing.T) {

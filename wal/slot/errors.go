@@ -48,10 +48,10 @@ var (
 	ErrBusy = errors.New("other transactions are in the way")
 	// ErrSnapshotGone: the exported snapshot can't be imported any more.
 	ErrSnapshotGone = errors.New("the exported snapshot is gone")
-	// ErrNotVisible: a commit that was streamed is not shown to other sessions
-	// yet; where synchronous_standby_names is set, a standby may be away.
-	ErrNotVisible = errors.New("committed, and not visible yet (is a synchronous standby away?)")
-
+	// ErrHidden: a commit that was streamed, and may have altered the table, is
+	// not shown to other sessions yet: a synchronous standby is away, or waits
+	// for us.
+	ErrHidden = errors.New("committed, and not visible to others yet (is a synchronous standby away?)")
 	// ErrTableChanged: a table was altered between its description and its
 	// COPY: describe it and load it again.
 	ErrTableChanged = errors.New("the table has changed")

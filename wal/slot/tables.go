@@ -3,6 +3,7 @@ package slot
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -71,27 +72,35 @@ func (s *Source) Look(ctx context.Context, patterns []string) (Look, error) {
 //
 // after is a transaction whose commit the stream has shown, 0 for none. Postgres
 // streams a commit once its record is flushed, and only then shows it to others,
-// with synchronous_standby_names when the standby has it too: that is waited for,
-// or the description would be of the time before. Errors: ErrNotVisible.
+// with synchronous_standby_names when the standbys have it too. If it may have
+// altered the table that is waited for, or the description would be of the time
+// before. It is no longer than hiddenMax, for firn may be such a standby itself.
+// Errors: ErrHidden.
 func (s *Source) Describe(ctx context.Context, oid, after uint32) (*Table, error) {
 	began, wait := time.Now(), time.Millisecond
 	for {
 		var out Look
+		hidden := false
 		err := s.query(ctx, func(ctx context.Context, c *pgx.Conn) (err error) {
+			if after != 0 {
+				if hidden, err = altering(ctx, c, oid, after); err != nil {
+					return err
+				}
+			}
 			out, err = s.describe(ctx, c, []uint32{oid})
 			return err
 		})
 		switch {
 		case err != nil:
 			return nil, fmt.Errorf("describe table %d: %w", oid, err)
-		case after != 0 && !out.Visible.Sees(after):
+		case hidden:
 		case len(out.Tables) == 0:
 			return nil, nil
 		default:
 			return &out.Tables[0], nil
 		}
-		if time.Since(began) > visibleWait {
-			return nil, fmt.Errorf("describe table %d: transaction %d: %w", oid, after, ErrNotVisible)
+		if time.Since(began) > hiddenMax {
+			return nil, fmt.Errorf("describe table %d: transaction %d: %w", oid, after, ErrHidden)
 		}
 		select {
 		case <-ctx.Done():
@@ -102,8 +111,23 @@ func (s *Source) Describe(ctx context.Context, oid, after uint32) (*Table, error
 	}
 }
 
-// visibleWait is how long Describe waits for a commit to show.
-const visibleWait = 10 * time.Second
+// hiddenMax is how long Describe waits for a commit to show.
+const hiddenMax = 2 * time.Second
+
+// altering says whether the transaction still has the lock that whoever alters a
+// table takes. It lets go of it once all can see what it did, and until then no
+// other transaction gets at the table: so only the one that wrote to it first can
+// have altered it unseen.
+func altering(ctx context.Context, c *pgx.Conn, oid, xid uint32) (yes bool, err error) {
+	err = c.QueryRow(ctx, `
+		SELECT EXISTS (
+			SELECT FROM pg_locks t JOIN pg_locks r USING (virtualtransaction)
+			WHERE t.locktype = 'transactionid' AND t.transactionid::text = $2 AND t.granted
+			  AND r.locktype = 'relation' AND r.relation = $1 AND r.mode = 'AccessExclusiveLock' AND r.granted
+			  AND r.database = (SELECT oid FROM pg_database WHERE datname = current_database()))`,
+		oid, strconv.FormatUint(uint64(xid), 10)).Scan(&yes)
+	return yes, err
+}
 
 // facts is what the catalog says about one relation besides its Table.
 type facts struct {

@@ -179,3 +179,27 @@ func TestCompactAskedAndDropped(t *testing.T) {
 	r.same(e, "public.a", "public.b")
 	require.NoError(t, stop())
 }
+
+// A file in which rows die again does not rest any more, also while no epoch
+// shows them yet: many changes at once would else have it written again in their
+// midst, for the little that has died by then.
+func TestRowsThatDieEndARest(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	var clock atomic.Int64
+	clock.Store(time.Now().UnixNano())
+	r.o.Now = func() time.Time { return time.Unix(0, clock.Load()) }
+	r.o.Freshness, r.o.Compaction = 2*time.Second, &compaction.Options{}
+	r.exec("create table a (id int primary key, n int); insert into a select i, 0 from generate_series(1, 10000) i")
+	e, stop := r.run()
+	r.same(e, "public.a")
+	clock.Add(int64(2 * time.Hour))
+	r.exec("delete from a where id % 100 = 0")
+	r.same(e, "public.a")
+	time.Sleep(time.Second)
+	require.Zero(t, e.Lake.Counters().Rewrites.Load(), "it has just been worn")
+	clock.Add(int64(2 * time.Hour))
+	require.Eventually(t, func() bool { return e.Lake.Counters().Rewrites.Load() == 1 }, 30*time.Second, 10*time.Millisecond)
+	r.same(e, "public.a")
+	require.NoError(t, stop())
+}

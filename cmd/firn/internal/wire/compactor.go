@@ -134,7 +134,7 @@ func (c *Compactor) each(ctx context.Context, names []string, fn func(lake.Ident
 func (c *Compactor) planned(t lake.TableStore) []lake.RewritePlan {
 	var files []lake.LiveFile
 	for _, f := range t.Files() {
-		l := lake.LiveFile{Path: f.Path, Bytes: f.Bytes, Rows: f.Rows, Partition: f.Partition, Resting: true, Unsorted: f.Unsorted}
+		l := lake.LiveFile{Path: f.Path, Bytes: f.Bytes, Rows: f.Rows, Partition: f.Partition, Asked: true, Unsorted: f.Unsorted}
 		if f.Dead != nil {
 			l.Dead = int64(f.Dead.GetCardinality())
 		}

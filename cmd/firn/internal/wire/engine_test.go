@@ -34,8 +34,11 @@ type rig struct {
 	o    wire.Options
 }
 
-func newRig(t testing.TB) *rig {
-	pg := laketest.Postgres(t, os.Getenv("FIRN_TEST_PG"))
+func newRig(t testing.TB) *rig { return newRigWith(t, nil) }
+
+// newRigWith is a rig whose Postgres has settings of its own.
+func newRigWith(t testing.TB, settings map[string]string) *rig {
+	pg := laketest.PostgresWith(t, os.Getenv("FIRN_TEST_PG"), localpg.Options{Settings: settings})
 	const name = "shop"
 	admin, err := pgx.Connect(t.Context(), pg.URL("postgres"))
 	require.NoError(t, err)

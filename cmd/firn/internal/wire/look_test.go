@@ -198,47 +198,95 @@ func TestRule27TruncatedRoot(t *testing.T) {
 	require.NoError(t, stop())
 }
 
+// held is a rig whose Postgres holds each commit, once it is streamed, until
+// standby has it; connections of their own hold nobody's.
+func held(t *testing.T, standby string) *rig {
+	r := newRigWith(t, map[string]string{"synchronous_standby_names": standby, "synchronous_commit": "local"})
+	r.o.Freshness, r.o.Poll = 20*time.Millisecond, time.Hour
+	r.exec("create table more (id int primary key, v text); insert into more values (1, 'a')")
+	r.exec("create table other (id int primary key, n int); insert into other values (1, 1)")
+	return r
+}
+
+// commit does sql in a transaction that is held, as is told by its process.
+func (r *rig) commit(sql string) (pid uint32, done chan error) {
+	conn, err := pgx.Connect(r.t.Context(), r.url)
+	require.NoError(r.t, err)
+	done = make(chan error, 1)
+	go func() {
+		_, err := conn.Exec(r.t.Context(), "set synchronous_commit = on")
+		if err == nil {
+			_, err = conn.Exec(r.t.Context(), sql)
+		}
+		done <- errors.Join(err, conn.Close(r.t.Context()))
+	}()
+	return conn.PgConn().PID(), done
+}
+
 // TestRule27StreamedBeforeItIsVisible: Postgres streams a commit as soon as its
 // record is flushed, and shows it to others only after that; with a synchronous
 // standby that is away, long after. A catalog from before the commit says nothing
 // about the columns it brought, nor whether n is the n of before.
 func TestRule27StreamedBeforeItIsVisible(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.o.Freshness, r.o.Poll = 20*time.Millisecond, time.Hour
-	r.exec("create table more (id int primary key, v text); insert into more values (1, 'a')")
-	r.exec("create table other (id int primary key, n int); insert into other values (1, 1)")
+	r := held(t, "away")
 	e, stop := r.run()
 	r.exec("insert into more values (2, 'b'); insert into other values (2, 2)")
 	r.same(e, "public.more", "public.other")
-	for table, sql := range map[string]string{
-		"public.more":  "alter table more add n int; insert into more values (3, 'c', 3)",
-		"public.other": "alter table other drop n; alter table other add n int; insert into other values (3, 3)",
+	for _, c := range []struct {
+		table, sql string
+		hold       time.Duration
+		loads      bool
+	}{
+		{"public.more", "alter table more add n int; insert into more values (3, 'c', 3)", 500 * time.Millisecond, false},
+		{"public.other", "alter table other drop n; alter table other add n int; insert into other values (3, 3)", 500 * time.Millisecond, true},
+		// Nobody waits for that for long.
+		{"public.more", "alter table more add m int; insert into more values (4, 'd', 4, 4)", 4 * time.Second, true},
+		// And for nothing that can't have altered the table.
+		{"public.more", "insert into more values (5, 'e', 5, 5)", 4 * time.Second, false},
 	} {
 		loaded := e.Lake.Counters().RowsLoaded.Load()
-		r.exec("alter system set synchronous_standby_names = 'away'")
-		r.exec("select pg_reload_conf()")
-		conn, err := pgx.Connect(t.Context(), r.url)
-		require.NoError(t, err)
-		done := make(chan error, 1)
-		go func() {
-			_, err := conn.Exec(t.Context(), sql)
-			done <- errors.Join(err, conn.Close(t.Context()))
-		}()
-		waiting := "select count(*) from pg_stat_activity where wait_event = 'SyncRep'"
-		require.Eventually(t, func() bool {
-			var n int
-			require.NoError(t, r.conn.QueryRow(t.Context(), waiting).Scan(&n))
-			return n == 1
-		}, 20*time.Second, 10*time.Millisecond)
-		time.Sleep(500 * time.Millisecond) // the stream has it
-		r.exec("alter system reset synchronous_standby_names")
-		r.exec("select pg_reload_conf()")
+		pid, done := r.commit(c.sql)
+		waiting := func() (yes bool) {
+			err := r.conn.QueryRow(t.Context(), "select wait_event = 'SyncRep' from pg_stat_activity where pid = $1", pid).Scan(&yes)
+			return err == nil && yes
+		}
+		for began := time.Now(); !waiting(); time.Sleep(5 * time.Millisecond) {
+			require.Less(t, time.Since(began), 20*time.Second, "the commit is not held")
+		}
+		time.Sleep(c.hold)
+		r.exec("select pg_cancel_backend($1)", pid) // the wait: it is committed
 		require.NoError(t, <-done)
-		r.same(e, table)
-		if table == "public.more" {
-			require.Equal(t, loaded, e.Lake.Counters().RowsLoaded.Load(), "what the stream tells needs no load")
+		r.eventuallySame(e, c.table, c.sql)
+		if !c.loads {
+			require.Equal(t, loaded, e.Lake.Counters().RowsLoaded.Load(), "what the stream tells needs no load: %s", c.sql)
 		}
 	}
+	require.Zero(t, e.Lake.Counters().Restarts.Load()+e.Lake.Counters().Errors.Load())
+	require.NoError(t, stop())
+}
+
+// TestSynchronousStandby: where any client that streams may count as one, commits
+// wait for firn, which must not wait for them.
+func TestSynchronousStandby(t *testing.T) {
+	t.Parallel()
+	r := held(t, "*")
+	e, stop := r.run()
+	r.caughtUp(e)
+	for _, sql := range []string{
+		"insert into more values (2, 'b')",
+		"alter table more add n int; insert into more values (3, 'c', 3)",
+		"truncate other; insert into other values (3, 3)",
+	} {
+		_, done := r.commit(sql)
+		select {
+		case err := <-done:
+			require.NoError(t, err)
+		case <-time.After(30 * time.Second):
+			require.Fail(t, "the commit waits for firn, and firn for it", sql)
+		}
+	}
+	r.eventuallySame(e, "public.more")
+	r.eventuallySame(e, "public.other")
 	require.NoError(t, stop())
 }

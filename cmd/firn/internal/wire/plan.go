@@ -13,7 +13,7 @@ func planner(o *compaction.Options) func([]lake.LiveFile) []lake.RewritePlan {
 	return func(files []lake.LiveFile) []lake.RewritePlan {
 		var t compaction.Table
 		for _, f := range files {
-			t.Data = append(t.Data, compaction.DataFile{Path: f.Path, Bytes: f.Bytes, Rows: f.Rows, Dead: f.Dead, Young: f.Young, Resting: f.Resting, Unsorted: f.Unsorted, Busy: f.Busy,
+			t.Data = append(t.Data, compaction.DataFile{Path: f.Path, Bytes: f.Bytes, Rows: f.Rows, Dead: f.Dead, Young: f.Young, Resting: f.Resting, Asked: f.Asked, Unsorted: f.Unsorted, Busy: f.Busy,
 				Partition: compaction.Partition{Values: f.Partition}})
 		}
 		var out []lake.RewritePlan

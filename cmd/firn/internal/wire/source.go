@@ -57,6 +57,15 @@ func (s *Source) Look(ctx context.Context) (lake.Look, error) {
 	return lake.Look(seen), err
 }
 
+// Describe tells one table as it is once the transaction after is visible.
+func (s *Source) Describe(ctx context.Context, oid, after uint32) (*wal.Table, error) {
+	t, err := s.Source.Describe(ctx, oid, after)
+	if errors.Is(err, slot.ErrHidden) {
+		return nil, errors.Join(lake.ErrHidden, err)
+	}
+	return t, err
+}
+
 // Publish makes the two publications list exactly these tables.
 func (s *Source) Publish(ctx context.Context, tables, appended []wal.TableName) (lake.Memberships, error) {
 	added, removed, err := s.SyncPublication(ctx, tables)
