@@ -33,7 +33,7 @@ type life struct {
 
 type lifeFile struct {
 	DataFile
-	born int
+	born, worn int // epochs: when it landed, and when a row of it died last
 }
 
 // lifeRewrite is a rewrite under way.
@@ -47,6 +47,7 @@ type lifeRewrite struct {
 const (
 	footerBytes = 4 << 10 // of a data file with ten columns
 	youngEpochs = 600
+	restEpochs  = 3600
 )
 
 func newLife(o Options, rows int64) *life {
@@ -64,7 +65,7 @@ func (l *life) name() string {
 }
 
 func (l *life) land(rows int64, born int) *lifeFile {
-	f := &lifeFile{born: born, DataFile: DataFile{Path: l.name(), Rows: rows, Bytes: footerBytes + rows*l.rowBytes}}
+	f := &lifeFile{born: born, worn: l.epoch, DataFile: DataFile{Path: l.name(), Rows: rows, Bytes: footerBytes + rows*l.rowBytes}}
 	l.data = append(l.data, f)
 	return f
 }
@@ -86,7 +87,7 @@ func (l *life) commit(changes int64) {
 		n := min(f.Rows-f.Dead, live)
 		if hit := min(int64(float64(left)*float64(n)/float64(live)+l.rand.Float64()), n, left); hit > 0 {
 			touched = append(touched, f)
-			f.Dead += hit
+			f.Dead, f.worn = f.Dead+hit, l.epoch
 			left -= hit
 		}
 		live -= n
@@ -108,6 +109,7 @@ func (l *life) table() Table {
 	var t Table
 	for _, f := range l.data {
 		f.Young = l.epoch-f.born < youngEpochs
+		f.Resting = l.epoch-f.worn >= restEpochs
 		t.Data = append(t.Data, f.DataFile)
 	}
 	return t
@@ -220,7 +222,7 @@ func TestLife(t *testing.T) {
 	require.LessOrEqual(t, l.planned, 3, "the worker keeps up")
 
 	// Once nothing more comes, the table soon looks as if freshly written.
-	l.epoch += youngEpochs
+	l.epoch += restEpochs
 	for rounds := 0; l.compact(); rounds++ {
 		require.Less(t, rounds, 300)
 	}
@@ -229,7 +231,7 @@ func TestLife(t *testing.T) {
 		if 2*f.Bytes < l.o.TargetBytes {
 			smalls++
 		}
-		require.LessOrEqual(t, float64(f.Dead), l.o.MaxDead*float64(f.Rows))
+		require.LessOrEqual(t, float64(f.Dead), l.o.MaxDeadResting*float64(f.Rows))
 	}
 	t.Logf("at rest: %d files, %d of them small", len(l.data), smalls)
 	require.LessOrEqual(t, smalls, 4)

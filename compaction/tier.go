@@ -62,10 +62,8 @@ type rule struct {
 	spare int
 	bytes int64 // limits of a merge of several files
 	files int
-	quiet bool // merges that double a row's file, or fill it, don't wait for that
-	// busy are those that a rewrite is at work on. They lie about as well; half
-	// of spare more may do so meanwhile, whatever they are.
-	busy []piece
+	quiet bool    // merges that double a row's file, or fill it, don't wait for that
+	busy  []piece // those that a rewrite is at work on
 }
 
 // merge is what becomes one file.
@@ -89,12 +87,8 @@ func (r rule) merges(all []piece) []merge {
 		}
 	}
 	var out []merge
-	limit := r.spare + int(2*content/r.full)
+	limit := r.limit(content)
 	count := len(all) + len(r.busy) // once the merges are done
-	if len(r.busy) > 0 {
-		content += merge{pieces: r.busy}.size()
-		limit = max(r.spare+r.spare/2+int(2*content/r.full), len(r.busy)+limit-r.spare/2)
-	}
 	for len(spent) > 0 {
 		m := merge{pieces: spent[:r.fit(spent)]}
 		spent = spent[len(m.pieces):]
@@ -122,6 +116,18 @@ func (r rule) merges(all []piece) []merge {
 		small = small[n:]
 		count -= n - 1
 	}
+}
+
+// limit is how many files may lie about before the smallest are merged, the busy
+// ones among them; content is that of the others.
+func (r rule) limit(content int64) int {
+	allowed := func(content int64) int { return r.spare + int(2*content/r.full) }
+	if len(r.busy) == 0 {
+		return allowed(content)
+	}
+	// However many are busy, the others may be what they may be alone, less half
+	// of spare: else each new file would be merged at once.
+	return max(allowed(content+merge{pieces: r.busy}.size())+r.spare/2, len(r.busy)+allowed(content)-r.spare/2)
 }
 
 // with adds the smallest of small to pieces that are rewritten anyway, as far as

@@ -24,8 +24,8 @@ func compactCommand(a *app) *cobra.Command {
 		Short: "Merge small data files and rewrite worn ones, now",
 		Long: `Merges small data files and rewrites those with many dead rows, of the named
 tables or of all, as if no more files came: each rewrite is read back and proven
-row by row before it takes its inputs' place. --dry-run only says what there is
-to do.
+row by row before it takes its inputs' place. No dead row is left, so readers
+open no deletes. --dry-run only says what there is to do.
 
 A running firn (--url) does it beside its stream. If none runs, it is done from
 the warehouse alone (--warehouse): Postgres is not asked, LSN and epoch stay,

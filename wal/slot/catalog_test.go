@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	"firn/wal"
 	"firn/wal/localpg"
@@ -262,16 +262,18 @@ func TestDescribeWaitsForTheCommit(t *testing.T) {
 	_, err = s.Describe(t.Context(), x.OID, xid)
 	require.ErrorIs(t, err, ErrHidden)
 	began := time.Now()
-	for oid, after := range map[uint32]uint32{u.OID: xid, x.OID: xid - 1} {
-		_, err = s.Describe(t.Context(), oid, after)
-		require.NoError(t, err)
-	}
+	_, err = s.Describe(t.Context(), u.OID, xid)
+	require.NoError(t, err)
+	_, err = s.Describe(t.Context(), x.OID, xid-1)
+	require.NoError(t, err)
 	require.Less(t, time.Since(began), hiddenMax)
-	go func() {
+	var commit errgroup.Group
+	commit.Go(func() error {
 		time.Sleep(200 * time.Millisecond)
-		assert.NoError(t, tx.Commit(t.Context()))
-	}()
+		return tx.Commit(t.Context())
+	})
 	y, err := s.Describe(t.Context(), x.OID, xid)
+	require.NoError(t, commit.Wait())
 	require.NoError(t, err)
 	require.Len(t, y.Columns, 2)
 }
