@@ -195,6 +195,10 @@ func TestRowsThatDieEndARest(t *testing.T) {
 	r.same(e, "public.a")
 	clock.Add(int64(2 * time.Hour))
 	r.exec("delete from a where id % 100 = 0")
+	for range 5 { // planned for anew before they are published
+		time.Sleep(300 * time.Millisecond)
+		clock.Add(int64(2 * time.Minute))
+	}
 	r.same(e, "public.a")
 	time.Sleep(time.Second)
 	require.Zero(t, e.Lake.Counters().Rewrites.Load(), "it has just been worn")
