@@ -49,7 +49,7 @@ func sustain(ctx context.Context, r *rig, result *Result) error {
 	if err := r.caughtUp(ctx, m); err != nil {
 		return err
 	}
-	rate, err := r.drainRate(ctx, m)
+	alone, rate, err := r.drainRate(ctx, m)
 	if err != nil {
 		return err
 	}
@@ -82,8 +82,10 @@ func sustain(ctx context.Context, r *rig, result *Result) error {
 	}
 	behind := time.Since(ended)
 	result.add("drained", rate, "/s")
+	result.add("written without firn", alone, "/s")
 	result.add("changes per second", float64(written)/took.Seconds(), "/s")
 	result.add("of the rate of draining", float64(written)/took.Seconds()/rate, "×")
+	result.add("of the rate without firn", float64(written)/took.Seconds()/alone, "×")
 	result.add("behind at the end", behind.Seconds(), "s")
 	result.add("CPU of firn, share of a core", (cpuTime(m.pid())-cpu).Seconds()/took.Seconds()*100, "%")
 	summarize(seen, result)
@@ -95,32 +97,39 @@ func sustain(ctx context.Context, r *rig, result *Result) error {
 }
 
 // drainRate is how many of the mix's changes firn brings into the lake a second,
-// when they wait for it and nobody else is at work.
-func (r *rig) drainRate(ctx context.Context, m *firn) (float64, error) {
+// when they wait for it and nobody else is at work, and how many Postgres
+// writes when it is by itself.
+func (r *rig) drainRate(ctx context.Context, m *firn) (alone, drained float64, err error) {
 	txns := r.size(1_000, 5)
-	var rates []float64
+	var writes, drains []float64
 	for round := range r.rounds() {
 		if err := m.stop(ctx); err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		if err := r.setSeed(ctx, round); err != nil {
-			return 0, err
+			return 0, 0, err
 		}
-		if err := r.exec(ctx, fmt.Sprintf("call mix(%d)", txns), "checkpoint"); err != nil {
-			return 0, err
+		began := time.Now()
+		if err := r.exec(ctx, fmt.Sprintf("call mix(%d)", txns)); err != nil {
+			return 0, 0, err
+		}
+		writes = append(writes, float64(txns*mixChanges)/time.Since(began).Seconds())
+		if err := r.exec(ctx, "checkpoint"); err != nil {
+			return 0, 0, err
 		}
 		end, err := r.walEnd(ctx)
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		u, err := r.measure(ctx, m, end, []string{"events"})
 		if err != nil {
-			return 0, err
+			return 0, 0, err
 		}
-		rates = append(rates, float64(txns*mixChanges)/u.wall.Seconds())
-		r.say("drained %s changes a second", number(rates[round]))
+		drains = append(drains, float64(txns*mixChanges)/u.wall.Seconds())
+		r.say("Postgres wrote %s changes a second, firn drained %s", number(writes[round]), number(drains[round]))
 	}
-	return median(rates, func(v float64) float64 { return v }), nil
+	same := func(v float64) float64 { return v }
+	return median(writes, same), median(drains, same), nil
 }
 
 // writeMix writes at a rate, as far as Postgres can, and says how much it was.

@@ -6,8 +6,6 @@ import (
 	"math"
 	"slices"
 	"time"
-
-	"firn/wal"
 )
 
 // What rewrites may take of one processor, in percent, all of them together.
@@ -23,7 +21,8 @@ const (
 )
 
 const (
-	// behindBytes is how far the stream may be behind the server's WAL.
+	// behindBytes is how far the stream may be behind the server's WAL, for
+	// however long.
 	behindBytes = 16 << 20
 	// planAgain is how long a plan holds for files that don't change: what is
 	// young grows old.
@@ -87,14 +86,6 @@ func (c Compaction) WriteAmplification() float64 {
 // ErrNoTable: there is no such table, or it is not followed at present.
 var ErrNoTable = errors.New("there is no such table that is followed at present")
 
-// behind is how much WAL is still to be read, 0 if that is next to nothing.
-func (s *session) behind() wal.LSN {
-	if at := max(s.position, s.idle); s.walEnd > at+behindBytes {
-		return s.walEnd - at
-	}
-	return 0
-}
-
 // pace gives rewrites their share of a processor.
 func (s *session) pace() {
 	share, behind := ShareBeside, s.behind()
@@ -109,18 +100,12 @@ func (s *session) pace() {
 	}
 	s.o.Pacer.Share(share)
 	s.share = share
-	if len(s.rewrites) == 0 {
-		return
-	}
-	if behind > 0 {
-		s.stream.Ping() // WAL that holds nothing for us passes unseen
-	}
-	if yielding == s.yielding {
+	if len(s.rewrites) == 0 || yielding == s.yielding {
 		return
 	}
 	s.yielding = yielding
 	if yielding {
-		s.log.Info("rewrites yield to the stream", "behind", int64(behind), "loading", s.loading, "cpu_percent", share)
+		s.log.Info("rewrites yield to the stream", "behind", behind, "loading", s.loading, "cpu_percent", share)
 	} else {
 		s.log.Info("rewrites have their share again", "cpu_percent", share)
 	}

@@ -29,29 +29,38 @@ func TestPace(t *testing.T) {
 		require.Equal(t, share, s.share, why)
 		require.EqualValues(t, share, s.o.Pacer.share.Load(), why)
 	}
-	s.position, s.walEnd = 1<<30, 1<<30
+	end := wal.LSN(1 << 30)
+	s.position = end
+	far := func(lsn wal.LSN, since time.Duration) {
+		end = lsn
+		s.ahead(end, time.Now().Add(-since))
+	}
 	want(ShareAlone, "nothing comes")
 	s.dirtyAt = time.Now()
 	want(ShareBeside, "the stream flows")
 	s.queued = true
 	want(ShareAlone, "rewrites queue up")
 	s.queued = false
-	s.walEnd = s.position + behindBytes
-	want(ShareBeside, "a moment's WAL is not behind")
-	s.walEnd++
+	require.Zero(t, stream.pings)
+	far(s.position+behindBytes, time.Minute)
+	want(ShareBeside, "next to nothing is not behind")
+	require.Equal(t, 1, stream.pings, "what holds nothing for us is told when asked")
+	s.position = end
+	far(end+1<<30, behindAfter/2)
+	want(ShareBeside, "however much it is, it has just been written")
+	s.position++
+	s.lag.points[len(s.lag.points)-1].at = time.Now().Add(-behindAfter)
 	want(ShareBehind, "the stream is behind")
-	require.Zero(t, stream.pings, "nobody has to know")
 	s.rewrites, s.queued = []*rewrite{{}}, true
 	want(ShareBehind, "the stream is behind")
 	s.queued = false
-	require.Equal(t, 1, stream.pings, "what holds nothing for us is told when asked")
 	require.True(t, s.yielding)
-	s.idle = s.walEnd
+	s.idle = end
 	want(ShareBeside, "the rest held nothing for us")
 	require.False(t, s.yielding)
 	s.loading = true
 	want(ShareBehind, "a table is loaded")
-	s.walEnd += wal.LSN(1 << 30)
+	far(end+1<<30, time.Minute)
 	s.rewrites = append(s.rewrites, &rewrite{asked: true})
 	want(ShareAlone, "somebody waits for a rewrite")
 }

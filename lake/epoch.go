@@ -56,7 +56,7 @@ func (s *session) due() bool {
 
 // asked says whether somebody waits for what has been received.
 func (s *session) asked() bool {
-	reached := func(r request) bool { return r.lsn <= max(s.position, s.idle) }
+	reached := func(r request) bool { return r.lsn <= s.streamed() }
 	return slices.ContainsFunc(s.cuts, reached) || slices.ContainsFunc(s.waits, reached) && s.whole()
 }
 

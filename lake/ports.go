@@ -15,6 +15,9 @@ type Source interface {
 	// SwitchPoint is where the server's history left timeline from; ok is
 	// false if that timeline is not in it.
 	SwitchPoint(ctx context.Context, from int32) (lsn wal.LSN, ok bool, err error)
+	// InsertLSN is where the server's WAL ends: commits that a client has seen
+	// are before it.
+	InsertLSN(ctx context.Context) (wal.LSN, error)
 	Catalog
 	Replication
 }
@@ -108,8 +111,6 @@ type Stream interface {
 	Batches() <-chan *wal.Batch
 	// Ack tells the server that everything before lsn is durable.
 	Ack(lsn wal.LSN)
-	// Server is the server's last known WAL end.
-	Server() wal.LSN
 	// Ping asks the server for its position, which comes as a keepalive.
 	Ping()
 }

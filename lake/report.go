@@ -6,13 +6,11 @@ import "time"
 func (s *session) report() { s.status.Store(s.snapshotStatus(true)) }
 
 func (s *session) snapshotStatus(running bool) *Status {
-	st := &Status{DurableLSN: s.durable, ReceivedLSN: max(s.position, s.idle), Epoch: s.committedEpoch, Running: running, CommitTime: s.commit.time,
+	st := &Status{DurableLSN: s.durable, ReceivedLSN: s.streamed(), Epoch: s.committedEpoch, Running: running, CommitTime: s.commit.time,
 		Rewrites: len(s.rewrites), RewriteShare: s.share}
 	worked, paused := s.o.Pacer.Paced()
 	st.RewriteSeconds, st.RewritePauseSeconds = worked.Seconds(), paused.Seconds()
-	if s.stream != nil {
-		st.ServerLSN = max(s.stream.Server(), st.ReceivedLSN)
-	}
+	st.ServerLSN = max(s.lag.end(), st.ReceivedLSN)
 	clean := s.dirtyAt.IsZero() && s.committing == nil && !s.txn.open
 	if clean { // what has been received and held nothing for us is as good as durable
 		s.safe = max(s.safe, st.ReceivedLSN)
@@ -26,6 +24,11 @@ func (s *session) snapshotStatus(running bool) *Status {
 		st.Freshness = time.Since(s.committing.began).Seconds()
 	case !s.dirtyAt.IsZero():
 		st.Freshness = time.Since(s.dirtyAt).Seconds()
+	}
+	// What waits in the server, or on its way.
+	s.lag.forget(st.DurableLSN)
+	if age := s.lag.age(st.DurableLSN, time.Now()); age >= hiddenLag {
+		st.Freshness = max(st.Freshness, age.Seconds())
 	}
 	for _, m := range s.sorted() {
 		st.Tables = append(st.Tables, s.tableStatus(m))
@@ -85,6 +88,7 @@ type pollResult struct {
 	no      int         // of the session's looks, from 1
 	members Memberships // nil: not asked for, or not told
 	err     error
+	at      time.Time // when it was begun
 }
 
 // poll looks at the catalogs beside the owner.
@@ -97,7 +101,7 @@ func (s *session) poll() {
 	no := s.looks
 	publish, names := !s.loading, s.published() // a load does it itself
 	s.group.Go(func() error {
-		r := pollResult{no: no}
+		r := pollResult{no: no, at: time.Now()}
 		if publish {
 			var err error
 			if r.members, err = s.o.Source.Publish(s.ctx, names.tables, names.appended); err != nil && s.ctx.Err() == nil {

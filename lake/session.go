@@ -50,16 +50,17 @@ type session struct {
 	polling   bool
 	looks     int // begun
 	polled    chan pollResult
+	lag       lag
+	measured  chan measured
 	joining   []*member
 	unsettled []*member // with a sighting that the stream has not come to
 
 	rewrites    []*rewrite // under way
 	installed   []*rewrite // not yet published
 	rewritten   chan rewriteResult
-	walEnd      wal.LSN // the server's, at the last look
-	share       int     // of a processor that rewrites have, in percent
-	queued      bool    // a rewrite has to wait for another
-	yielding    bool    // it is small, for the stream is behind, and that was said
+	share       int  // of a processor that rewrites have, in percent
+	queued      bool // a rewrite has to wait for another
+	yielding    bool // it is small, for the stream is behind, and that was said
 	relocations chan relocation
 
 	warmer  index.Warmer
@@ -124,7 +125,7 @@ func (l *Lake) session(ctx context.Context) (err error) {
 			mem:       memory.DefaultAllocator,
 		},
 		members: map[uint32]*member{}, parked: map[uint32]*parkedTxn{}, strange: map[uint32]bool{},
-		states: map[Ident]TableState{}, lagging: map[Ident]wal.LSN{}, loads: make(chan loadResult), polled: make(chan pollResult), committed: make(chan error, 1),
+		states: map[Ident]TableState{}, lagging: map[Ident]wal.LSN{}, loads: make(chan loadResult), polled: make(chan pollResult), measured: make(chan measured), committed: make(chan error, 1),
 		rewritten: make(chan rewriteResult), relocations: make(chan relocation),
 		unhinted: map[TableStore]bool{},
 		spoolDir: filepath.Join(l.o.StateDir, "spool"), advanced: time.Now(),
@@ -250,7 +251,10 @@ func (s *session) run(ctx context.Context) error {
 			if err := s.pollDone(r); err != nil {
 				return err
 			}
+		case m := <-s.measured:
+			s.measureDone(m)
 		case <-tick.C:
+			s.measure()
 			s.report()
 			s.hint()
 			s.pace()

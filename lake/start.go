@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"firn/wal"
 )
@@ -109,11 +110,12 @@ func (s *session) begin(ctx context.Context) error {
 			return err
 		}
 	}
+	asked := time.Now()
 	look, err := s.o.Source.Look(ctx)
 	if err != nil {
 		return fmt.Errorf("list tables: %w", err)
 	}
-	s.walEnd = look.End
+	s.lag.see(look.End, asked)
 	s.enroll(look)
 	names := s.published()
 	if born && len(names.tables)+len(names.appended) == 0 {

@@ -24,7 +24,7 @@ func (s *session) pollDone(r pollResult) error {
 		s.requestLoads()
 		return nil
 	}
-	s.walEnd = max(s.walEnd, r.End)
+	s.ahead(r.End, r.at)
 	here := map[uint32]bool{}
 	changed := false
 	for i := range r.Tables {
@@ -118,7 +118,7 @@ func (s *session) over(m *member, end wal.LSN) bool {
 	if m.state != Streaming {
 		return true
 	}
-	return max(s.position, s.idle) >= m.missedAt && m.table.epoch == nil
+	return s.streamed() >= m.missedAt && m.table.epoch == nil
 }
 
 // gone notes that a table was dropped, or is none of those to mirror any more.

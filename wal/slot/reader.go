@@ -128,7 +128,7 @@ func grow(buf []byte, n int) ([]byte, error) {
 // returns where they end, or stop at one that is no CopyData, with its size.
 func (r *reader) scan(b []byte, off int) (end, special int, err error) {
 	st := r.st
-	received, server := st.received.Load(), st.server.Load()
+	received := st.received.Load()
 	asked := false
 	for len(b)-off >= frameHeader {
 		size, err := frameSize(b[off:])
@@ -148,10 +148,8 @@ func (r *reader) scan(b []byte, off int) (end, special int, err error) {
 			// A Relation or Type has position 0/0, and streamed changes run
 			// back: the highest counts.
 			received = max(received, binary.BigEndian.Uint64(p[1:]))
-			server = max(server, binary.BigEndian.Uint64(p[9:]))
 		case len(p) == 18 && p[0] == 'k':
-			lsn := binary.BigEndian.Uint64(p[1:])
-			received, server = max(received, lsn), max(server, lsn)
+			received = max(received, binary.BigEndian.Uint64(p[1:]))
 			asked = asked || p[17] == 1
 		default:
 			return off, 0, fmt.Errorf("read replication stream: unknown message of %d bytes", len(p))
@@ -159,7 +157,6 @@ func (r *reader) scan(b []byte, off int) (end, special int, err error) {
 		off += size
 	}
 	st.received.Store(received)
-	st.server.Store(max(server, received))
 	if asked {
 		st.asked.Add(1)
 		st.wake()

@@ -46,7 +46,6 @@ type Stream struct {
 
 	acked    atomic.Uint64
 	received atomic.Uint64
-	server   atomic.Uint64
 	asked    atomic.Int64 // replies asked for and not yet given
 	ping     atomic.Bool  // the next status asks for a keepalive
 	waiting  atomic.Int64 // since when the reader waits for a byte, in Unix nanoseconds; 0: it doesn't
@@ -145,7 +144,6 @@ func newStream(s *Source, w *wire, start wal.LSN, timeout time.Duration) *Stream
 	}
 	st.acked.Store(uint64(start))
 	st.received.Store(uint64(start))
-	st.server.Store(uint64(start))
 	return st
 }
 
@@ -239,10 +237,6 @@ func (st *Stream) Acked() wal.LSN { return wal.LSN(st.acked.Load()) }
 
 // Received is how far the stream has been read from the socket.
 func (st *Stream) Received() wal.LSN { return wal.LSN(st.received.Load()) }
-
-// ServerLSN is the end of Postgres' WAL as the stream last heard of it. It may
-// lie behind Source.InsertLSN by a second or more.
-func (st *Stream) ServerLSN() wal.LSN { return wal.LSN(st.server.Load()) }
 
 // Ping asks Postgres for its position, which comes as a keepalive behind
 // everything sent before it.

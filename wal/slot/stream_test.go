@@ -38,7 +38,6 @@ func TestStreamBringsCommits(t *testing.T) {
 	mustExec(t, c, "INSERT INTO t VALUES (3, repeat('x', 5000000))")
 	f.waitRows(t, "1", "3")
 	require.GreaterOrEqual(t, f.st.Received(), f.end())
-	require.GreaterOrEqual(t, f.st.ServerLSN(), f.st.Received())
 
 	begin := time.Now()
 	mustExec(t, c, "INSERT INTO t VALUES (4)")

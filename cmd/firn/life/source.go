@@ -42,6 +42,8 @@ func (s *source) Identify(context.Context) (lake.Identity, error) {
 
 func (s *source) SwitchPoint(context.Context, int32) (wal.LSN, bool, error) { return 0, false, nil }
 
+func (s *source) InsertLSN(context.Context) (wal.LSN, error) { return s.end, nil }
+
 func (s *source) table() *wal.Table {
 	t := &wal.Table{OID: tableOID, Schema: tableSchema, Name: tableName, ReplicaIdentity: 'd', Key: []int{0},
 		Rows: s.ledger.Rows(), FileNode: tableOID, MaxAttNum: int16(len(columns)), Usable: true}
@@ -219,5 +221,4 @@ func (s *stream) Run(ctx context.Context) error {
 
 func (s *stream) Batches() <-chan *wal.Batch { return s.batches }
 func (s *stream) Ack(wal.LSN)                {}
-func (s *stream) Server() wal.LSN            { return 0 }
 func (s *stream) Ping()                      {}

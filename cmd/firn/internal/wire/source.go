@@ -120,12 +120,8 @@ func (s *Source) Stream(ctx context.Context, start wal.LSN, inProgress bool) (la
 	if err != nil {
 		return nil, err
 	}
-	return stream{st}, nil
+	return st, nil
 }
-
-type stream struct{ *slot.Stream }
-
-func (s stream) Server() wal.LSN { return s.ServerLSN() }
 
 type exported struct {
 	src   *Source
