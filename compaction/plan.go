@@ -60,7 +60,8 @@ type Options struct {
 	// each TargetBytes alive in it; default 8.
 	SpareFiles int
 	// MaxDead is the share of dead rows beyond which a data file is worn; default
-	// 0.2.
+	// 0.2. A small one may have half dead, which its next merge leaves out: where
+	// rows die young, each file would else be rewritten alone, and soon again.
 	MaxDead float64
 	// MaxDeadResting is that share for one that rests; default 0.001. It is far
 	// less, for readers pay for each row of a file of which any row is dead
@@ -116,7 +117,7 @@ func Plan(t Table, o Options) []Rewrite {
 				r.busy = append(r.busy, p)
 				continue
 			}
-			p.worn = o.worn(p, r.quiet, f)
+			p.worn = o.worn(p, r, f)
 			p.unsorted = f.Unsorted && (r.quiet || f.Bytes >= OpenBytes)
 			pieces = append(pieces, p)
 		}
@@ -128,17 +129,22 @@ func Plan(t Table, o Options) []Rewrite {
 	return plan
 }
 
-// worn: too much of it is dead. Where new files come, the dead rows of one that
-// takes longer to open than to read are left to its next merge.
-func (o Options) worn(f piece, quiet bool, of DataFile) bool {
+// worn: too much of it is dead. Where new files come, what is dead in a small one
+// is left to its next merge, unless it is more than the rest; and altogether in
+// one that takes longer to open than to read.
+func (o Options) worn(f piece, r rule, of DataFile) bool {
 	most := o.MaxDead
 	switch {
+	case f.dead == f.rows:
+		return true
 	case of.Asked:
 		return f.dead > 0
 	case of.Resting:
 		most = min(most, o.MaxDeadResting)
+	case !r.quiet && r.isSmall(f.size):
+		most = max(most, 0.5)
 	}
-	return f.dead == f.rows || f.deadShare() > most && (quiet || f.bytes >= OpenBytes)
+	return f.deadShare() > most && (r.quiet || f.bytes >= OpenBytes)
 }
 
 func groups[K comparable, V any](all []V, key func(V) K) map[K][]V {

@@ -131,13 +131,21 @@ func TestPlan(t *testing.T) {
 			table: Table{Data: []DataFile{dead(file("worn", 100), 0.25), dead(file("fine", 100), 0.15)}},
 			want:  []string{"[worn]: 25% of 1000000 rows dead"}},
 		{name: "or with others if they go into one file",
-			table: Table{Data: []DataFile{dead(file("a", 100), 0.5), dead(file("b", 100), 0.6), dead(file("c", 100), 0.3)}},
-			want:  []string{"[b a]: 2 files: 55% of 2000000 rows dead", "[c]: 30% of 1000000 rows dead"}},
+			table: Table{Data: []DataFile{dead(file("a", 100), 0.6), dead(file("b", 100), 0.7), dead(file("c", 100), 0.3)}},
+			want:  []string{"[b a]: 2 files: 65% of 2000000 rows dead", "[c]: 30% of 1000000 rows dead"}},
 		{name: "which small files have not to make up for",
 			table: Table{Data: join([]DataFile{dead(file("a", 80), 0.9), dead(file("b", 80), 0.9)}, times(2, "s", 10))}, o: Options{SpareFiles: 3},
 			want: []string{"[a b]: 2 files: 90% of 1600000 rows dead"}},
 		{name: "a worn one that is quick to read waits for its next merge",
 			table: Table{Data: []DataFile{dead(file("a", 1), 0.9)}}},
+		{name: "and a small one",
+			table: Table{Data: []DataFile{dead(file("a", 50), 0.5)}}},
+		{name: "unless less of it is alive than dead",
+			table: Table{Data: []DataFile{dead(file("a", 50), 0.51)}},
+			want:  []string{"[a]: 51% of 500000 rows dead"}},
+		{name: "or none of its rows has died for long",
+			table: Table{Data: []DataFile{resting(dead(file("a", 50), 0.01))}},
+			want:  []string{"[a]: 1% of 500000 rows dead"}},
 		{name: "if one is to come",
 			table: Table{Data: old(dead(file("a", 1), 0.9))},
 			want:  []string{"[a]: 90% of 10000 rows dead"}},
@@ -164,12 +172,12 @@ func TestPlan(t *testing.T) {
 }
 
 func TestRewriteSaysWhatItGains(t *testing.T) {
-	table := Table{Data: []DataFile{dead(file("a", 120), 0.5), dead(file("b", 120), 0.25)}}
+	table := Table{Data: []DataFile{dead(file("a", 120), 0.6), dead(file("b", 120), 0.25)}}
 	plan := Plan(table, Options{})
 	require.Len(t, plan, 2)
-	require.Equal(t, Rewrite{Inputs: []string{"a"}, Reason: "50% of 1200000 rows dead",
-		InBytes: 120 * mb, OutBytes: 60 * mb, OutRows: 600_000,
-		Gain: Gain{Bytes: 60 * mb, Deletes: 600_000}}, plan[0])
+	require.Equal(t, Rewrite{Inputs: []string{"a"}, Reason: "60% of 1200000 rows dead",
+		InBytes: 120 * mb, OutBytes: 48 * mb, OutRows: 480_000,
+		Gain: Gain{Bytes: 72 * mb, Deletes: 720_000}}, plan[0])
 	require.Equal(t, 1, plan[0].OutFiles())
 	require.Equal(t, []string{"b"}, plan[1].Inputs, "the one that gains less comes second")
 }
@@ -179,7 +187,7 @@ func TestUrgency(t *testing.T) {
 	ranking := []Rewrite{
 		first(Table{Data: times(60, "s", 0.05)}, Options{}),                                              // many small files
 		first(Table{Data: times(9, "s", 1)}, Options{}),                                                  // fewer and larger ones
-		first(Table{Data: []DataFile{dead(file("a", 100), 0.5)}}, Options{}),                             // half dead
+		first(Table{Data: []DataFile{dead(file("a", 100), 0.6)}}, Options{}),                             // more dead than alive
 		first(Table{Data: []DataFile{dead(file("b", 100), 0.25)}}, Options{}),                            // a quarter
 		first(Table{Data: []DataFile{{Path: "c", Bytes: 100 * mb, Rows: 1, Unsorted: true}}}, Options{}), // a matter of order
 	}
