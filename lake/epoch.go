@@ -29,6 +29,7 @@ type epoch struct {
 	tables []*sealed
 	states map[Ident]TableState // that its entry makes known
 	base   wal.LSN              // of the head that it follows
+	upto   wal.LSN              // how far the stream had come
 	exact  bool                 // somebody asked for all tables at just this position
 	began  time.Time            // when its oldest change arrived
 	sealed time.Time
@@ -163,7 +164,7 @@ func (s *session) awaitCommit() error {
 
 // cut seals the open epoch and starts its commit.
 func (s *session) cut() error {
-	e := &epoch{base: s.durable, exact: len(s.cuts) > 0, began: s.dirtyAt, sealed: time.Now(), states: maps.Clone(s.states)}
+	e := &epoch{base: s.durable, upto: s.streamed(), exact: len(s.cuts) > 0, began: s.dirtyAt, sealed: time.Now(), states: maps.Clone(s.states)}
 	clear(s.states)
 	s.position = max(s.position, s.durable)
 	s.epochNo++
@@ -312,6 +313,7 @@ func (s *session) finishCommit(err error) error {
 	s.hint()
 	s.counters.phase("index", began)
 	s.durable, s.committedEpoch = e.stamp.LSN, e.stamp.Epoch
+	s.safe = max(s.safe, e.upto)
 	s.standing(e.states)
 	s.advanced = time.Now()
 	s.counters.Epochs.Add(1)

@@ -8,14 +8,16 @@ import (
 )
 
 const (
-	// measureEvery is how often the server is asked where its WAL ends, while
-	// there is something to do; else each look at its catalogs tells.
+	// measureEvery is how often the server is asked where its WAL ends; with
+	// nothing to do it is only every Options.Poll.
 	measureEvery = time.Second
 	// behindAfter is how long WAL may be on its way before the lake counts as
 	// behind.
 	behindAfter = 5 * time.Second
-	// hiddenLag is how long the server may take to say that WAL holds nothing
-	// for us. Until then no commit is taken to wait in it.
+	// hiddenLag is how long the server may take to say that WAL holds nothing for
+	// us. Until then no commit is taken to wait in it. Once in a while it takes
+	// longer: where somebody's open transaction has written half a record, the
+	// rest comes within some 15 s.
 	hiddenLag = 2 * time.Second
 	lagPoints = 256
 )
@@ -26,8 +28,6 @@ const (
 // asked now and then, and what it said is kept until the lake is there.
 type lag struct {
 	points []lagPoint // ascending in both, at most lagPoints
-	asking bool
-	asked  time.Time
 }
 
 // lagPoint is an end of the server's WAL, and when it was there already.
@@ -36,25 +36,31 @@ type lagPoint struct {
 	at  time.Time
 }
 
-// see adds what the server said. Of many points half are kept, so that the
-// oldest stands however far behind the lake is.
+// see adds what the server said. Where it is too much, half of the older points
+// go, but never the oldest. A server that is less far than before is another
+// one, and what the first said is void.
 func (l *lag) see(end wal.LSN, at time.Time) {
-	if end <= l.end() {
+	switch {
+	case end == l.end():
 		return
-	}
-	if len(l.points) == lagPoints {
-		for i := range lagPoints / 2 {
+	case end < l.end():
+		l.points = l.points[:0]
+	case len(l.points) == lagPoints:
+		for i := range lagPoints / 4 {
 			l.points[i] = l.points[2*i]
 		}
-		l.points = l.points[:lagPoints/2]
+		l.points = slices.Delete(l.points, lagPoints/4, lagPoints/2)
 	}
 	l.points = append(l.points, lagPoint{end, at})
 }
 
 // forget drops the points that the lake has reached, but for the newest.
 func (l *lag) forget(durable wal.LSN) {
-	n, _ := slices.BinarySearchFunc(l.points, durable+1, func(p lagPoint, lsn wal.LSN) int { return int(int64(p.lsn - lsn)) })
-	l.points = slices.Delete(l.points, 0, min(n, max(0, len(l.points)-1)))
+	n := slices.IndexFunc(l.points, func(p lagPoint) bool { return p.lsn > durable })
+	if n < 0 {
+		n = max(0, len(l.points)-1)
+	}
+	l.points = slices.Delete(l.points, 0, n)
 }
 
 // end is the newest known end of the server's WAL.
@@ -83,15 +89,18 @@ type measured struct {
 
 // measure asks, beside the owner, where the server's WAL ends.
 func (s *session) measure() {
-	now := time.Now()
-	if s.lag.asking || s.stopping || s.pulse() == idlePulse || now.Sub(s.lag.asked) < measureEvery {
+	every := measureEvery
+	if s.pulse() == idlePulse {
+		every = s.o.Poll
+	}
+	if s.measuring || s.stopping || time.Since(s.measuredAt) < every {
 		return
 	}
-	s.lag.asking, s.lag.asked = true, now
+	s.measuring, s.measuredAt = true, time.Now()
 	s.group.Go(func() error {
-		end, err := s.o.Source.InsertLSN(s.ctx)
+		end, err := s.o.Source.FlushLSN(s.ctx)
 		select {
-		case s.measured <- measured{end, now, err}:
+		case s.measured <- measured{end, time.Now(), err}:
 		case <-s.ctx.Done():
 		}
 		return nil
@@ -99,19 +108,14 @@ func (s *session) measure() {
 }
 
 func (s *session) measureDone(m measured) {
-	s.lag.asking = false
+	s.measuring = false
 	if m.err != nil {
 		s.log.Debug("ask for the end of the server's WAL", "err", m.err) // the stream's own error says more
 		return
 	}
-	s.ahead(m.end, m.at)
-}
-
-// ahead takes note of an end of the server's WAL.
-func (s *session) ahead(end wal.LSN, at time.Time) {
-	s.lag.see(end, at)
-	if end > s.streamed() {
-		s.stream.Ping() // WAL that holds nothing for us passes unseen
+	s.lag.see(m.end, m.at)
+	if m.end > s.streamed() {
+		s.stream.Ping() // the server may be past WAL that holds nothing for us
 	}
 }
 
@@ -121,8 +125,12 @@ func (s *session) streamed() wal.LSN { return max(s.position, s.idle) }
 // behind is how much WAL is still to come, 0 if that is next to nothing, or a
 // matter of moments.
 func (s *session) behind() int64 {
+	after := behindAfter
+	if s.yielding {
+		after /= 2 // not to and fro
+	}
 	at := s.streamed()
-	if end := s.lag.end(); end > at+behindBytes && s.lag.age(at, time.Now()) >= behindAfter {
+	if end := s.lag.end(); end > at+behindBytes && s.lag.age(at, time.Now()) >= after {
 		return int64(end - at)
 	}
 	return 0

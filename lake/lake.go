@@ -132,6 +132,7 @@ type Lake struct {
 	unstreamed bool             // read large transactions only once they have committed
 	spill      *spool.Budget
 	written    map[Ident]*Compaction // since the process began
+	lag        lag
 }
 
 // doubt is where the stream contradicted an index, which is rebuilt then: once

@@ -15,9 +15,9 @@ type Source interface {
 	// SwitchPoint is where the server's history left timeline from; ok is
 	// false if that timeline is not in it.
 	SwitchPoint(ctx context.Context, from int32) (lsn wal.LSN, ok bool, err error)
-	// InsertLSN is where the server's WAL ends: commits that a client has seen
-	// are before it.
-	InsertLSN(ctx context.Context) (wal.LSN, error)
+	// FlushLSN is how far the server's WAL may be sent: on a primary what it has
+	// flushed, on a standby what it has replayed.
+	FlushLSN(ctx context.Context) (wal.LSN, error)
 	Catalog
 	Replication
 }

@@ -88,7 +88,6 @@ type pollResult struct {
 	no      int         // of the session's looks, from 1
 	members Memberships // nil: not asked for, or not told
 	err     error
-	at      time.Time // when it was begun
 }
 
 // poll looks at the catalogs beside the owner.
@@ -101,7 +100,7 @@ func (s *session) poll() {
 	no := s.looks
 	publish, names := !s.loading, s.published() // a load does it itself
 	s.group.Go(func() error {
-		r := pollResult{no: no, at: time.Now()}
+		r := pollResult{no: no}
 		if publish {
 			var err error
 			if r.members, err = s.o.Source.Publish(s.ctx, names.tables, names.appended); err != nil && s.ctx.Err() == nil {

@@ -44,16 +44,17 @@ type session struct {
 	inside  *parkedTxn            // the one whose stream block is being read
 	strange map[uint32]bool       // relations that are none of ours, said once
 
-	states    map[Ident]TableState // changes of standing that the next entry carries
-	loading   bool
-	loads     chan loadResult
-	polling   bool
-	looks     int // begun
-	polled    chan pollResult
-	lag       lag
-	measured  chan measured
-	joining   []*member
-	unsettled []*member // with a sighting that the stream has not come to
+	states     map[Ident]TableState // changes of standing that the next entry carries
+	loading    bool
+	loads      chan loadResult
+	polling    bool
+	looks      int // begun
+	polled     chan pollResult
+	measuring  bool
+	measuredAt time.Time // begun
+	measured   chan measured
+	joining    []*member
+	unsettled  []*member // with a sighting that the stream has not come to
 
 	rewrites    []*rewrite // under way
 	installed   []*rewrite // not yet published

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"firn/wal"
 )
@@ -110,12 +109,10 @@ func (s *session) begin(ctx context.Context) error {
 			return err
 		}
 	}
-	asked := time.Now()
 	look, err := s.o.Source.Look(ctx)
 	if err != nil {
 		return fmt.Errorf("list tables: %w", err)
 	}
-	s.lag.see(look.End, asked)
 	s.enroll(look)
 	names := s.published()
 	if born && len(names.tables)+len(names.appended) == 0 {

@@ -9,15 +9,17 @@ import (
 
 // Status is what the owner last said of itself. It is a copy.
 type Status struct {
-	DurableLSN  wal.LSN   `json:"durable_lsn"`
-	ReceivedLSN wal.LSN   `json:"received_lsn"`
-	ServerLSN   wal.LSN   `json:"server_lsn"`
-	LagBytes    int64     `json:"lag_bytes"`
-	Freshness   float64   `json:"freshness_seconds"` // age of the oldest commit not yet in the lake
-	CommitTime  time.Time `json:"commit_time"`       // of the last Postgres commit in the lake
-	Slot        string    `json:"slot"`
-	Epoch       uint64    `json:"epoch"`
-	Running     bool      `json:"running"` // the stream is being read
+	DurableLSN  wal.LSN `json:"durable_lsn"`
+	ReceivedLSN wal.LSN `json:"received_lsn"`
+	ServerLSN   wal.LSN `json:"server_lsn"`
+	LagBytes    int64   `json:"lag_bytes"`
+	// Freshness is the age of the oldest commit not yet in the lake, as far as this
+	// process has seen: since it arrived, or Postgres was known to have WAL for us.
+	Freshness  float64   `json:"freshness_seconds"`
+	CommitTime time.Time `json:"commit_time"` // of the last Postgres commit in the lake
+	Slot       string    `json:"slot"`
+	Epoch      uint64    `json:"epoch"`
+	Running    bool      `json:"running"` // the stream is being read
 	// Rewrites are under way, which have together so many percent of one processor:
 	// 100 while nothing comes or they queue up, 10 while the lake is behind or loads,
 	// else 50. They have worked, and paused for others, since the process began.

@@ -24,7 +24,6 @@ func (s *session) pollDone(r pollResult) error {
 		s.requestLoads()
 		return nil
 	}
-	s.ahead(r.End, r.at)
 	here := map[uint32]bool{}
 	changed := false
 	for i := range r.Tables {

@@ -111,6 +111,18 @@ func (s *Source) InsertLSN(ctx context.Context) (wal.LSN, error) {
 	return wal.ParseLSN(text)
 }
 
+// FlushLSN is how far the server's WAL may be sent: what it has flushed, on a
+// standby what it has replayed. InsertLSN may stay past it while nothing is
+// written: at the end of a page it counts the next one's header.
+func (s *Source) FlushLSN(ctx context.Context) (wal.LSN, error) {
+	var text string
+	err := s.one(ctx, `SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END::text`, nil, &text)
+	if err != nil {
+		return 0, fmt.Errorf("read flushed WAL position: %w", err)
+	}
+	return wal.ParseLSN(text)
+}
+
 // command runs one replication command on a connection of its own and returns
 // its rows and the server's major version.
 func (s *Source) command(ctx context.Context, cmd string) ([][][]byte, int, error) {

@@ -24,11 +24,7 @@ func (s *Source) CommittedLSN(ctx context.Context) (wal.LSN, error) {
 		return 0, err
 	}
 	for until := time.Now().Add(asyncFlush); ; {
-		var text string
-		if err := s.one(ctx, "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_flush_lsn() END::text", nil, &text); err != nil {
-			return 0, err
-		}
-		flushed, err := wal.ParseLSN(text)
+		flushed, err := s.FlushLSN(ctx)
 		if err != nil {
 			return 0, err
 		}
@@ -36,6 +32,7 @@ func (s *Source) CommittedLSN(ctx context.Context) (wal.LSN, error) {
 			return insert, nil
 		}
 		if time.Now().After(until) {
+			var text string
 			if err := s.one(ctx, "SELECT pg_logical_emit_message(true, 'firn', '')::text", nil, &text); err != nil {
 				return flushed, nil
 			}

@@ -42,7 +42,8 @@ func (s *source) Identify(context.Context) (lake.Identity, error) {
 
 func (s *source) SwitchPoint(context.Context, int32) (wal.LSN, bool, error) { return 0, false, nil }
 
-func (s *source) InsertLSN(context.Context) (wal.LSN, error) { return s.end, nil }
+// FlushLSN is never ahead of what the stream brings.
+func (s *source) FlushLSN(context.Context) (wal.LSN, error) { return s.point, nil }
 
 func (s *source) table() *wal.Table {
 	t := &wal.Table{OID: tableOID, Schema: tableSchema, Name: tableName, ReplicaIdentity: 'd', Key: []int{0},
