@@ -60,8 +60,9 @@ type Options struct {
 	// each TargetBytes alive in it; default 8.
 	SpareFiles int
 	// MaxDead is the share of dead rows beyond which a data file is worn; default
-	// 0.2. A small one may have half dead, which its next merge leaves out: where
-	// rows die young, each file would else be rewritten alone, and soon again.
+	// 0.2. While new files come, a small one may have half dead, which its next
+	// merge leaves out: where rows die young, each file would else be rewritten
+	// alone, and soon again.
 	MaxDead float64
 	// MaxDeadResting is that share for one that rests; default 0.001. It is far
 	// less, for readers pay for each row of a file of which any row is dead
@@ -141,7 +142,7 @@ func (o Options) worn(f piece, r rule, of DataFile) bool {
 		return f.dead > 0
 	case of.Resting:
 		most = min(most, o.MaxDeadResting)
-	case !r.quiet && r.isSmall(f.size):
+	case !r.quiet && r.isSmall(int64(float64(f.bytes)*(1-most))):
 		most = max(most, 0.5)
 	}
 	return f.deadShare() > most && (r.quiet || f.bytes >= OpenBytes)

@@ -109,7 +109,7 @@ func requireTidy(r *rapid.T, t Table, o Options) {
 		content[f.Partition] += f.Bytes
 		if f.Bytes >= OpenBytes {
 			most := o.MaxDead
-			if piece := newPiece(f.Path, f.Bytes, f.Rows, f.Dead); young[f.Partition] && 2*piece.size < o.TargetBytes {
+			if young[f.Partition] && 2*(1-most)*float64(f.Bytes) < float64(o.TargetBytes) {
 				most = 0.5
 			}
 			require.LessOrEqual(r, float64(f.Dead), most*float64(f.Rows))
