@@ -9,14 +9,15 @@ import (
 )
 
 // What rewrites may take of one processor, in percent, all of them together.
+// Where one has to wait for another it is the next larger share, for neither
+// changes nor small files may pile up for good: on processors that are too few
+// for both, a stream that is never quite there would leave them a tenth for ever.
 const (
-	// ShareAlone while nothing comes, while rewrites have to wait for one another,
-	// and of one that somebody asked for.
+	// ShareAlone while nothing comes, and of one that somebody asked for.
 	ShareAlone = 100
 	// ShareBeside while the stream flows, and is followed without delay.
 	ShareBeside = 50
-	// ShareBehind while the lake catches up, or loads tables: enough that small
-	// files don't pile up for as long as that takes.
+	// ShareBehind while the lake catches up, or loads tables.
 	ShareBehind = 10
 )
 
@@ -93,6 +94,8 @@ func (s *session) pace() {
 	switch {
 	case slices.ContainsFunc(s.rewrites, func(r *rewrite) bool { return r.asked }):
 		share, yielding = ShareAlone, false
+	case yielding && s.queued:
+		share = ShareBeside
 	case yielding:
 		share = ShareBehind
 	case s.pulse() == idlePulse, s.queued:

@@ -19,7 +19,8 @@ type quietStream struct {
 func (s *quietStream) Ping() { s.pings++ }
 
 // Rewrites have a processor while nothing comes, half of one beside the stream,
-// and little while it is behind or a table is loaded; unless somebody asked.
+// and little while it is behind or a table is loaded; more where they queue up,
+// or somebody asked.
 func TestPace(t *testing.T) {
 	stream := &quietStream{}
 	s := &session{Lake: New(Options{}), log: slog.New(slog.DiscardHandler), stream: stream}
@@ -51,8 +52,9 @@ func TestPace(t *testing.T) {
 	s.lag.points[len(s.lag.points)-1].at = time.Now().Add(-behindAfter)
 	want(ShareBehind, "the stream is behind")
 	s.rewrites, s.queued = []*rewrite{{}}, true
-	want(ShareBehind, "the stream is behind")
+	want(ShareBeside, "both are behind")
 	s.queued = false
+	want(ShareBehind, "the stream is behind")
 	require.True(t, s.yielding)
 	s.idle = end
 	want(ShareBeside, "the rest held nothing for us")

@@ -21,8 +21,9 @@ type Status struct {
 	Epoch      uint64    `json:"epoch"`
 	Running    bool      `json:"running"` // the stream is being read
 	// Rewrites are under way, which have together so many percent of one processor:
-	// 100 while nothing comes or they queue up, 10 while the lake is behind or loads,
-	// else 50. They have worked, and paused for others, since the process began.
+	// 100 while nothing comes, 50 beside the stream, 10 while the lake is behind or
+	// loads; the next larger where they queue up. They have worked, and paused for
+	// others, since the process began.
 	Rewrites            int           `json:"rewrites"`
 	RewriteShare        int           `json:"rewrite_share_percent"`
 	RewriteSeconds      float64       `json:"rewrite_seconds"`

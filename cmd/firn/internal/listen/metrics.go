@@ -43,7 +43,7 @@ var (
 	plannedFiles = gauge("table_planned_rewrite_files", "Data files of a table that are to be rewritten.", "table")
 	plannedBytes = gauge("table_planned_rewrite_bytes", "Their bytes.", "table")
 	runningNow   = gauge("rewrites_running", "Rewrites under way.")
-	rewriteShare = gauge("rewrite_cpu_share", "The share of one processor that rewrites may take together; 0.1 while the lake is behind.")
+	rewriteShare = gauge("rewrite_cpu_share", "The share of one processor that rewrites may take together: 0.1 while the lake is behind, 0.5 beside the stream, 1 while nothing comes, or the next larger where they queue up.")
 	amplified    = gauge("write_amplification", "Bytes of data files written, by rewrites too, for each that landed.")
 	loadedRows   = gauge("table_load_rows", "Rows copied so far of a table that is being loaded.", "table")
 	retained     = gauge("retained_wal_bytes", "WAL that Postgres keeps for the replication slot.")
