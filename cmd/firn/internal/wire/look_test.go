@@ -2,6 +2,7 @@ package wire_test
 
 import (
 	"errors"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -15,12 +16,12 @@ import (
 
 // gate holds every look at the catalogs, once taken, until it is let go.
 type gate struct {
-	t                  testing.TB
-	taken, leave, open chan struct{}
+	t                       testing.TB
+	taken, leave, die, open chan struct{}
 }
 
 func newGate(r *rig) *gate {
-	g := &gate{t: r.t, taken: make(chan struct{}), leave: make(chan struct{}), open: make(chan struct{})}
+	g := &gate{t: r.t, taken: make(chan struct{}), leave: make(chan struct{}), die: make(chan struct{}), open: make(chan struct{})}
 	r.o.Fail = func(point string) {
 		if point != "after-look" {
 			return
@@ -29,6 +30,8 @@ func newGate(r *rig) *gate {
 		case g.taken <- struct{}{}:
 			select {
 			case <-g.leave:
+			case <-g.die:
+				runtime.Goexit()
 			case <-g.t.Context().Done():
 			}
 		case <-g.open:
@@ -49,6 +52,9 @@ func (g *gate) look() {
 }
 
 func (g *gate) pass() { g.leave <- struct{}{} }
+
+// kill ends the look that is held; nobody hears of it, and no other follows.
+func (g *gate) kill() { g.die <- struct{}{} }
 
 // gated mirrors table a, made by sql, and looks are let through one by one.
 func gated(t *testing.T, poll time.Duration, sql string) (r *rig, g *gate, e *wire.Engine, stop func() error) {

@@ -1,9 +1,7 @@
 package wire_test
 
 import (
-	"runtime"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -88,28 +86,20 @@ func TestOutOfThePublicationBetweenTwoLooks(t *testing.T) {
 // nobody knows of it: the stream goes on with that table's next changes.
 func TestKilledOverThePublication(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	r.exec("create table a (id int primary key); insert into a values (1)")
-	var armed atomic.Bool
-	r.o.Fail = func(point string) {
-		if point == "after-look" && armed.Load() {
-			runtime.Goexit()
-		}
-	}
-	e, stop := r.run()
-	r.same(e, "public.a")
-	armed.Store(true)
+	r, g, e, stop := gated(t, 20*time.Millisecond, "create table a (id int primary key); insert into a values (1)")
+	g.look()
 	r.exec("alter publication firn_shop drop table a")
 	r.exec("insert into a values (2)")
-	require.Eventually(t, func() bool {
-		var in bool
-		require.NoError(t, r.conn.QueryRow(t.Context(), "select exists (select from pg_publication_tables where pubname = 'firn_shop')").Scan(&in))
-		return in
-	}, 20*time.Second, 10*time.Millisecond)
+	g.pass()
+	g.look() // the one that puts it back
+	var in bool
+	require.NoError(t, r.conn.QueryRow(t.Context(), "select exists (select from pg_publication_tables where pubname = 'firn_shop')").Scan(&in))
+	require.True(t, in)
+	g.kill()
 	r.exec("insert into a values (3)")
 	r.caughtUp(e)
 	require.NoError(t, stop())
-	armed.Store(false)
+	close(g.open)
 	e, stop = r.run()
 	r.exec("insert into a values (4)")
 	r.same(e, "public.a")
