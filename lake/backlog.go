@@ -21,6 +21,10 @@ const (
 	ShareBehind = 10
 )
 
+// crowded is how long an epoch lasts at least while the stream is behind, or a
+// rewrite has to wait for another: fewer and larger files are less work for both.
+const crowded = 5 * time.Second
+
 const (
 	// behindBytes is how far the stream may be behind the server's WAL, for
 	// however long.
@@ -90,7 +94,8 @@ var ErrNoTable = errors.New("there is no such table that is followed at present"
 // pace gives rewrites their share of a processor.
 func (s *session) pace() {
 	share, behind := ShareBeside, s.behind()
-	yielding := behind > 0 || s.loading
+	s.late = behind > 0
+	yielding := s.late || s.loading
 	switch {
 	case slices.ContainsFunc(s.rewrites, func(r *rewrite) bool { return r.asked }):
 		share, yielding = ShareAlone, false

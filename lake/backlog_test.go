@@ -66,6 +66,26 @@ func TestPace(t *testing.T) {
 	want(ShareAlone, "somebody waits for a rewrite")
 }
 
+func TestCrowdedEpochs(t *testing.T) {
+	s := &session{Lake: New(Options{Freshness: time.Second})}
+	due := func(want bool, after time.Duration, why string) {
+		t.Helper()
+		s.dirtyAt = time.Now().Add(-after)
+		require.Equal(t, want, s.due(), why)
+	}
+	due(true, time.Second, "its time has come")
+	s.queued = true
+	due(false, 2*time.Second, "rewrites queue up")
+	due(true, crowded, "but not for ever")
+	s.queued, s.late = false, true
+	due(false, 2*time.Second, "the stream is behind")
+	s.waits = []request{{}}
+	due(true, 0, "somebody waits for it")
+	s.waits, s.o.Freshness = nil, time.Minute
+	due(false, crowded, "it has time")
+	due(true, time.Minute, "its time has come")
+}
+
 func TestWriteAmplification(t *testing.T) {
 	require.Zero(t, Compaction{RewrittenBytes: 5}.WriteAmplification())
 	require.Equal(t, 1.5, Compaction{WrittenBytes: 10, RewrittenBytes: 5}.WriteAmplification())

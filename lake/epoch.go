@@ -52,7 +52,15 @@ func (s *session) due() bool {
 		s.cutSoon = false
 		return false
 	}
-	return s.cutSoon || s.stopping || s.asked() || len(s.states) > 0 || time.Since(s.dirtyAt) >= s.o.Freshness
+	return s.cutSoon || s.stopping || s.asked() || len(s.states) > 0 || time.Since(s.dirtyAt) >= s.freshness()
+}
+
+// freshness is how long a commit may wait.
+func (s *session) freshness() time.Duration {
+	if s.late || s.queued {
+		return max(s.o.Freshness, crowded)
+	}
+	return s.o.Freshness
 }
 
 // asked says whether somebody waits for what has been received.

@@ -126,7 +126,7 @@ func (s *session) streamed() wal.LSN { return max(s.position, s.idle) }
 // matter of moments.
 func (s *session) behind() int64 {
 	after := behindAfter
-	if s.yielding {
+	if s.late {
 		after /= 2 // not to and fro
 	}
 	at := s.streamed()

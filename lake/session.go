@@ -61,7 +61,8 @@ type session struct {
 	rewritten   chan rewriteResult
 	share       int  // of a processor that rewrites have, in percent
 	queued      bool // a rewrite has to wait for another
-	yielding    bool // it is small, for the stream is behind, and that was said
+	late        bool // the stream is behind
+	yielding    bool // the share is small for that, and it was said
 	relocations chan relocation
 
 	warmer  index.Warmer
